@@ -140,8 +140,10 @@ fn svids_change_every_second_and_no_request_fails(backend: Backend) {
     let (scratch, td) = (Scratch::new(), TrustDomain::new("td"));
     let server = td.svid("/payments", 1, HOUR);
     let nginx = Nginx::with("keepalive_requests 1000000", &server, &td);
-    // Shorter than the test, so that old connections have to leave in time.
-    let own = |serial| Update::of(&td.svid("/orders", serial, Duration::from_secs(4)), &td);
+    // Shorter than the test, so that old connections have to leave in time; longer
+    // than a slow machine takes for one of the steps below.
+    let life = Duration::from_secs(6);
+    let own = |serial| Update::of(&td.svid("/orders", serial, life), &td);
     let agent = WorkloadApi::start(scratch.path(), own(0x100));
     let tls = "{ cert: identity, verify: \"spiffe://td/payments\" }";
     let front = Front::start(backend, nginx.address, &spiffe(&agent), tls);
@@ -149,6 +151,8 @@ fn svids_change_every_second_and_no_request_fails(backend: Backend) {
 
     let end = AtomicBool::new(false);
     let (listen, ended) = (front.listen, &end);
+    let news = "new identity from the Workload API";
+    let changes = || front.proxy.log().matches(news).count();
     let answers = std::thread::scope(|threads| {
         let callers: Vec<_> = (0..4)
             .map(|_| {
@@ -164,10 +168,12 @@ fn svids_change_every_second_and_no_request_fails(backend: Backend) {
                 })
             })
             .collect();
-        let begun = Instant::now();
-        for serial in 0x101..=0x10c {
+        for serial in 0x101..=0x10e {
+            let next = Instant::now() + Duration::from_secs(1);
             agent.publish(own(serial));
-            let next = begun + Duration::from_secs(serial - 0x100);
+            // One that comes before the last was taken would replace it.
+            let taken = serial as usize - 0xff;
+            eventually("the SVID is taken", SOON, || changes() == taken);
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         end.store(true, Ordering::Relaxed);
@@ -180,19 +186,17 @@ fn svids_change_every_second_and_no_request_fails(backend: Backend) {
     });
     println!("requests by serial number: {answers:?}");
     assert!(
-        answers.len() >= 4,
+        answers.len() >= 3,
         "connections of old SVIDs have left: {answers:?}"
     );
-    front.expect_serial(0x10c);
+    front.expect_serial(0x10e);
     assert_eq!(agent.calls(), 1, "one call brought all of them");
     let left = front.proxy.metric(
         "ambassador_certificate_expiry_seconds",
         &[("name", "identity")],
     );
-    assert!(left <= 4.0, "{left}");
-    let log = front.proxy.log();
-    let changes = log.matches("new identity from the Workload API").count();
-    assert_eq!(changes, 13, "{log}");
+    assert!(left <= life.as_secs_f64(), "{left}");
+    assert_eq!(changes(), 15, "{}", front.proxy.log());
 }
 
 fn a_peer_is_known_by_its_id(backend: Backend) {
