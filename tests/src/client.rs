@@ -130,16 +130,13 @@ impl Client {
         }
     }
 
-    /// No more will be sent.
+    /// No more will be sent. A peer that has reset the connection already is no
+    /// error here: what is read next shows it.
     pub fn finish(&self) {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .expect("the connection is open");
-    }
-
-    /// The same when the peer may have gone away already.
-    pub fn finish_quietly(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        match self.stream.shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => panic!("{error}"),
+            _ => {}
+        }
     }
 
     /// Sends a GET for `web` and gives its answer.

@@ -235,7 +235,7 @@ fn a_connection_without_requests_is_delayed_and_reset(backend: Backend) {
         let mut client = Client::connect(listen);
         // It may be cut before it has said a word.
         let sent = client.try_send("hello");
-        client.finish_quietly();
+        client.finish();
         match sent.and_then(|()| client.rest()) {
             Ok(bytes) => {
                 assert_eq!(bytes, b"hello");

@@ -299,7 +299,7 @@ fn tls_where_requests_are_expected_is_a_bad_request(backend: Backend) {
         let mut client = Client::connect(world.listen);
         // The proxy may have had enough before all of it is there.
         let _ = client.try_send(&said);
-        client.finish_quietly();
+        client.finish();
         if let Some(answer) = client.try_response("GET") {
             assert_eq!(
                 (answer.status, answer.reason()),
@@ -377,7 +377,7 @@ fn a_hostile_hello_costs_a_listener_its_own_connection(backend: Backend) {
         let mut client = Client::connect(listen);
         // The proxy may have had enough before all of it is there.
         let _ = client.try_send(&hostile.bytes);
-        client.finish_quietly();
+        client.finish();
         let answer = client.rest().unwrap_or_default();
         assert!(
             answer.len() < 8 * 1024,

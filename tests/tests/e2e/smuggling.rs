@@ -298,7 +298,7 @@ fn the_proxy_survives_noise(backend: Backend) {
                 .collect();
             let mut client = Client::connect(listen);
             let _ = client.try_send(noise);
-            client.finish_quietly();
+            client.finish();
             let _ = client.rest();
         }
         let _ = done.send(());

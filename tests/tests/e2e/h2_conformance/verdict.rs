@@ -290,7 +290,7 @@ impl End {
 
     /// Ends the connection, and waits until the proxy has given it up.
     pub fn leave(&mut self) -> Verdict {
-        self.peer.wire().finish_quietly();
+        self.peer.wire().finish();
         // Where the proxy has closed it already, that may be seen as a reset.
         loop {
             match self.peer.receive() {
