@@ -157,6 +157,22 @@ impl Caller {
         }
     }
 
+    /// Whether the proxy ends the connection, and says nothing more before. Waits.
+    pub fn is_ended(&mut self) -> bool {
+        match &mut self.connection {
+            Connection::Http1(client) => client.is_ended(),
+            Connection::Http2(client) => client.is_ended(),
+        }
+    }
+
+    /// Whether the proxy has told, by this answer or beside it, that it ends the connection.
+    pub fn is_told_of_end(&self, answer: &Response) -> bool {
+        match &self.connection {
+            Connection::Http1(_) => answer.field("connection") == Some("close"),
+            Connection::Http2(client) => client.is_told_of_end(),
+        }
+    }
+
     /// Makes a request and gives its answer.
     #[track_caller]
     pub fn call(&mut self, call: &Call) -> Response {

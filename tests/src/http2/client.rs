@@ -18,6 +18,8 @@ pub struct Http2Client {
     stream: u32,
     /// What has come of the answer, and was not looked at.
     events: VecDeque<Event>,
+    /// The server has said that it ends the connection.
+    is_told_of_end: bool,
 }
 
 /// A part of an answer.
@@ -41,6 +43,7 @@ impl Http2Client {
             windows: Windows::default(),
             stream: 0,
             events: VecDeque::new(),
+            is_told_of_end: false,
         }
     }
 
@@ -152,6 +155,28 @@ impl Http2Client {
         !self.events.is_empty()
     }
 
+    /// Whether the server ends the connection, and says nothing more of the request. Waits.
+    pub(crate) fn is_ended(&mut self) -> bool {
+        let is_silent = |events: &VecDeque<Event>| {
+            let mut events = events.iter();
+            events.all(|event| matches!(event, Event::Gone))
+        };
+        while is_silent(&self.events) {
+            match self.peer.receive() {
+                Ok(None) => return true,
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+                // It may have gone, which is found then.
+                Ok(Some(frame)) => drop(self.take(&frame)),
+            }
+        }
+        false
+    }
+
+    /// Whether the server has said that it ends the connection.
+    pub(crate) fn is_told_of_end(&self) -> bool {
+        self.is_told_of_end
+    }
+
     /// Gives the request up. The connection goes on, until the server has no more to say.
     pub(crate) fn leave(mut self) {
         let _ = self.peer.send(&Frame::reset(self.stream, code::CANCEL));
@@ -227,7 +252,11 @@ impl Http2Client {
             }
             return Ok(());
         };
-        if let Some(answer) = self.windows.learn(&frame) {
+        self.take(&frame)
+    }
+
+    fn take(&mut self, frame: &Frame) -> io::Result<()> {
+        if let Some(answer) = self.windows.learn(frame) {
             return self.peer.send(&answer);
         }
         let is_of_request = frame.stream == self.stream;
@@ -246,8 +275,11 @@ impl Http2Client {
             }
             kind::DATA => self.credit(0, frame.payload.len()),
             kind::RST_STREAM if is_of_request => self.events.push_back(Event::Gone),
-            kind::GOAWAY if frame.number(0).unwrap_or_default() < self.stream => {
-                self.events.push_back(Event::Gone);
+            kind::GOAWAY => {
+                self.is_told_of_end = true;
+                if frame.number(0).unwrap_or_default() < self.stream {
+                    self.events.push_back(Event::Gone);
+                }
             }
             _ => {}
         }

@@ -2,22 +2,15 @@
 
 use std::time::Duration;
 
-use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
-use ambassador_tests::server::text;
-use ambassador_tests::{
-    Answer, Backend, Call, Client, Column, Proxy, Server, eventually, matrix, on_http1, ports,
-};
+use ambassador_tests::{Answer, Call, Column, Proxy, eventually, matrix, ports};
 
 matrix!(
     work_in_flight_finishes,
-    the_deadline_cuts_what_does_not_finish,
-    a_second_signal_cuts_the_delay_and_no_request,
-);
-
-on_http1!(
     an_idle_proxy_ends_at_once,
     idle_connections_close_at_once_and_busy_ones_with_their_answer,
+    the_deadline_cuts_what_does_not_finish,
+    a_second_signal_cuts_the_delay_and_no_request,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -45,10 +38,10 @@ fn work_in_flight_finishes(column: Column) {
     assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
 
-fn an_idle_proxy_ends_at_once(backend: Backend) {
-    let server = Server::ok();
-    let (mut proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
+fn an_idle_proxy_ends_at_once(column: Column) {
+    let server = column.ok();
+    let (mut proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/").status, 200);
     proxy.signal(libc::SIGTERM);
     assert_eq!(
@@ -62,31 +55,32 @@ fn an_idle_proxy_ends_at_once(backend: Backend) {
     });
 }
 
-fn idle_connections_close_at_once_and_busy_ones_with_their_answer(backend: Backend) {
+fn idle_connections_close_at_once_and_busy_ones_with_their_answer(column: Column) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let server = Server::http(move |request| {
+    let server = column.server(move |request| {
         if request.target == "/slow" {
             let wait = wait.lock().expect("one user");
             wait.recv_timeout(SOON).expect("it is told to go on");
         }
-        text("done")
+        Answer::ok("done")
     });
     let listen = ([127, 0, 0, 1], ports::free()).into();
     let config = one_upstream(listen, server.address(), "");
     // One shard, so that what one connection sees holds for the other.
-    let mut proxy = Proxy::start(backend, &format!("workers: 1\n{config}"));
-    let (mut busy, mut idle) = (Client::connect(listen), Client::connect(listen));
-    busy.send(get("/slow"));
+    let mut proxy = Proxy::start(column, &format!("workers: 1\n{config}"));
+    let (mut busy, mut idle) = (column.connect(listen), column.connect(listen));
+    busy.send(&Call::get("/slow"));
     eventually("it is in flight", SOON, || server.requests().len() == 1);
     let before = idle.get("/");
     assert_eq!((before.status, before.field("connection")), (200, None));
+    assert!(!idle.is_told_of_end(&before));
     proxy.signal(libc::SIGTERM);
     assert!(idle.is_ended(), "it has nothing to wait for");
     go.send(()).expect("the server waits");
-    let answer = busy.response("GET");
+    let answer = busy.answer();
     assert_eq!(answer.text(), "done");
-    assert_eq!(answer.field("connection"), Some("close"));
+    assert!(busy.is_told_of_end(&answer));
     assert!(busy.is_ended());
     assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
