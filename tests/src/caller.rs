@@ -126,12 +126,8 @@ impl Caller {
     /// The next bytes of the content, exactly so many.
     #[track_caller]
     pub fn content(&mut self, count: usize) -> Vec<u8> {
-        let response = self.answered.as_ref().expect("there was a head");
         while self.unread.len() < count {
-            let more = match &mut self.connection {
-                Connection::Http1(client) => client.content(response).expect("bytes come"),
-                Connection::Http2(client) => client.content().expect("bytes come"),
-            };
+            let more = self.more().expect("bytes come");
             assert!(!more.is_empty(), "ended after {}", self.unread.len());
             self.unread.extend(more);
         }
@@ -141,12 +137,30 @@ impl Caller {
     /// Whether the content has come to its end, and that came whole. Waits.
     #[track_caller]
     pub fn is_at_end(&mut self) -> bool {
+        let more = self.more().expect("an end comes");
+        self.unread.is_empty() && more.is_empty()
+    }
+
+    /// The next bytes of the content, as they come: none at its end, an error where it
+    /// is cut.
+    #[track_caller]
+    pub fn more(&mut self) -> io::Result<Vec<u8>> {
         let response = self.answered.as_ref().expect("there was a head");
-        let more = match &mut self.connection {
+        match &mut self.connection {
             Connection::Http1(client) => client.content(response),
             Connection::Http2(client) => client.content(),
-        };
-        self.unread.is_empty() && more.expect("an end comes").is_empty()
+        }
+    }
+
+    /// Whether what comes of an answer, if anything, ends with a reset. Waits.
+    pub fn is_reset(&mut self) -> bool {
+        match &mut self.connection {
+            Connection::Http1(client) => {
+                let rest = client.rest();
+                rest.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+            }
+            Connection::Http2(client) => client.is_reset(),
+        }
     }
 
     /// Whether something of an answer has come, or the end; does not wait.

@@ -2,9 +2,10 @@
 //! backend. A test that is about the way of a request runs in each column.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use crate::caller::Caller;
+use crate::client::Client;
 use crate::exchange::{Exchange, serve_http1, serve_http2};
 use crate::message::Answer;
 use crate::proxy::{Backend, Proxy};
@@ -56,19 +57,24 @@ impl Protocol {
     /// A client that speaks it; panics where nothing listens.
     #[track_caller]
     pub fn connect(self, address: SocketAddr) -> Caller {
-        match self {
-            Protocol::Http1 => Caller::http1(crate::Client::connect(address)),
-            Protocol::Http2 => Caller::http2(crate::Client::connect(address)),
-        }
+        self.speak(Client::connect(address))
     }
 
     /// The same, if something listens.
     pub fn try_connect(self, address: SocketAddr) -> Option<Caller> {
-        let client = crate::Client::try_connect(address)?;
-        Some(match self {
+        Client::try_connect(address).map(|client| self.speak(client))
+    }
+
+    /// The same over a connection that the test made.
+    pub fn over(self, stream: TcpStream) -> Caller {
+        self.speak(Client::over(stream))
+    }
+
+    fn speak(self, client: Client) -> Caller {
+        match self {
             Protocol::Http1 => Caller::http1(client),
             Protocol::Http2 => Caller::http2(client),
-        })
+        }
     }
 
     /// A server that answers every request as `respond` says.
@@ -116,6 +122,11 @@ impl Column {
     /// The same, if something listens.
     pub fn try_connect(self, address: SocketAddr) -> Option<Caller> {
         self.client.try_connect(address)
+    }
+
+    /// The same over a connection that the test made.
+    pub fn over(self, stream: TcpStream) -> Caller {
+        self.client.over(stream)
     }
 
     /// An upstream of this column that answers every request as `respond` says.

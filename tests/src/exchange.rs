@@ -55,6 +55,17 @@ impl Exchange<'_> {
         Ok(self.request.clone())
     }
 
+    /// Takes some of the body; an error where the request was given up.
+    pub fn take_some(&mut self) -> io::Result<()> {
+        match &mut self.side {
+            Side::Http1(connection) => match connection.read(&mut [0; 4096])? {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            },
+            Side::Http2(stream) => stream.part(&mut self.request).map(drop),
+        }
+    }
+
     /// Sends an interim response.
     pub fn interim(&mut self, status: u16, fields: &[(&str, &str)]) -> io::Result<()> {
         match &mut self.side {

@@ -29,6 +29,8 @@ enum Event {
     Content(Vec<u8>, usize),
     Trailers(Vec<(String, String)>),
     End,
+    /// The server has reset the stream.
+    Reset,
     /// No more comes, and it is not whole.
     Gone,
 }
@@ -117,7 +119,7 @@ impl Http2Client {
                 Event::Content(content, _) => response.body.extend(content),
                 Event::Trailers(trailers) => response.trailers = trailers,
                 Event::End => return Ok(Some(response)),
-                Event::Head(_) | Event::Gone => return Ok(None),
+                Event::Head(_) | Event::Reset | Event::Gone => return Ok(None),
             }
         }
     }
@@ -138,9 +140,20 @@ impl Http2Client {
                 Event::Content(content, _) => return Ok(content),
                 Event::Trailers(_) => {}
                 Event::End => return Ok(Vec::new()),
-                Event::Head(_) | Event::Gone => {
+                Event::Head(_) | Event::Reset | Event::Gone => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+            }
+        }
+    }
+
+    /// Whether the stream ends with a reset, whatever came before.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        loop {
+            match self.event() {
+                Ok(Event::Head(_) | Event::Content(..) | Event::Trailers(_)) => {}
+                Ok(Event::Reset) => return true,
+                Ok(Event::End | Event::Gone) | Err(_) => return false,
             }
         }
     }
@@ -218,7 +231,7 @@ impl Http2Client {
     /// Whether the server has ended the request before its body: by a whole answer
     /// (section 8.1), or without. `None`: it has not.
     fn refuses_rest(&self) -> Option<bool> {
-        let is_over = matches!(self.events.back(), Some(Event::Gone));
+        let is_over = matches!(self.events.back(), Some(Event::Reset | Event::Gone));
         let mut events = self.events.iter();
         is_over.then(|| events.any(|event| matches!(event, Event::End)))
     }
@@ -274,7 +287,7 @@ impl Http2Client {
                     .push_back(Event::Content(content, frame.payload.len()));
             }
             kind::DATA => self.credit(0, frame.payload.len()),
-            kind::RST_STREAM if is_of_request => self.events.push_back(Event::Gone),
+            kind::RST_STREAM if is_of_request => self.events.push_back(Event::Reset),
             kind::GOAWAY => {
                 self.is_told_of_end = true;
                 if frame.number(0).unwrap_or_default() < self.stream {

@@ -193,28 +193,33 @@ impl State {
 impl Stream<'_> {
     /// Reads the rest of a request.
     pub(crate) fn body(&self, request: &mut Request) -> io::Result<()> {
-        loop {
-            let part = self.shared.wait(|state| {
-                let part = state.streams.get_mut(&self.id)?.parts.pop_front();
-                match part {
-                    Some(part) => Some(Ok(part)),
-                    None if state.is_gone(self.id) => Some(Err(io::ErrorKind::UnexpectedEof)),
-                    None => None,
-                }
-            })?;
-            match part? {
-                Part::Content(content, length) => {
-                    request.body.extend(content);
-                    let length = u32::try_from(length).unwrap_or_default();
-                    if length > 0 {
-                        self.shared.send(&Frame::window_update(self.id, length))?;
-                        self.shared.send(&Frame::window_update(0, length))?;
-                    }
-                }
-                Part::Trailers(trailers) => request.trailers = trailers,
-                Part::End => return Ok(()),
+        while !self.part(request)? {}
+        Ok(())
+    }
+
+    /// Reads a part of the rest of a request, and says if it was the end.
+    pub(crate) fn part(&self, request: &mut Request) -> io::Result<bool> {
+        let part = self.shared.wait(|state| {
+            let part = state.streams.get_mut(&self.id)?.parts.pop_front();
+            match part {
+                Some(part) => Some(Ok(part)),
+                None if state.is_gone(self.id) => Some(Err(io::ErrorKind::UnexpectedEof)),
+                None => None,
             }
+        })?;
+        match part? {
+            Part::Content(content, length) => {
+                request.body.extend(content);
+                let length = u32::try_from(length).unwrap_or_default();
+                if length > 0 {
+                    self.shared.send(&Frame::window_update(self.id, length))?;
+                    self.shared.send(&Frame::window_update(0, length))?;
+                }
+            }
+            Part::Trailers(trailers) => request.trailers = trailers,
+            Part::End => return Ok(true),
         }
+        Ok(false)
     }
 
     /// Sends a field block.

@@ -1,16 +1,15 @@
 //! Bodies have a speed that they must keep, both ways; who is slow answers for
 //! it, and nobody else.
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::{
-    Answer, Backend, Call, Client, Column, Connection, Proxy, Server, matrix, on_http1, os, ports,
+    Answer, Backend, Call, Caller, Client, Column, Connection, Protocol, Proxy, Server, matrix,
+    on_http1, os, ports,
 };
 
 use crate::access_log::{LOGGED, lines};
@@ -21,14 +20,14 @@ matrix!(
     an_upstream_that_waits_for_the_body_is_not_slow,
     an_endpoint_that_drips_is_ejected,
     a_client_that_waits_for_leave_is_not_slow,
-);
-
-on_http1!(
     an_upload_that_drips_is_given_up,
-    an_upload_in_a_tunnel_keeps_the_same_rate,
     a_client_that_reads_slowly_is_reset,
     a_response_that_drips_is_the_upstreams_failure,
     an_upstream_that_takes_an_upload_slowly_has_failed,
+);
+
+on_http1!(
+    an_upload_in_a_tunnel_keeps_the_same_rate,
     what_is_relayed_has_no_rate,
 );
 
@@ -39,23 +38,14 @@ const WINDOW: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 
-const UPLOAD: &str = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 100000000\r\n\r\n";
+fn upload() -> Call {
+    Call::new("POST", "/").announces(100_000_000)
+}
 
 fn start(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = one_upstream(listen, server.address(), more);
     (Proxy::start(column, &format!("{LOGGED}{config}")), listen)
-}
-
-/// Sends `part` again and again, with pauses, until it fails.
-fn drip(client: &Client, part: &'static [u8]) -> thread::JoinHandle<()> {
-    let mut writer = client.stream().try_clone().expect("descriptors are left");
-    let started = Instant::now();
-    thread::spawn(move || {
-        while started.elapsed() < SOON && writer.write_all(part).is_ok() {
-            thread::sleep(PAUSE);
-        }
-    })
 }
 
 fn failures(proxy: &Proxy) -> u64 {
@@ -68,36 +58,41 @@ fn expect_tries(proxy: &Proxy, outcome: &str, count: f64) {
     proxy.expect_metric("ambassador_upstream_attempts_total", &labels, count);
 }
 
-/// Reads each request to its end, and tells of each connection that has ended.
-fn reading() -> (Server, mpsc::Receiver<()>) {
-    let (ended, told) = mpsc::channel();
-    let server = Server::start(move |connection| {
-        let mut buffer = [0; 65536];
-        while matches!(connection.read(&mut buffer), Ok(1..)) {}
-        let _ = ended.send(());
-        Ok(())
+/// Reads each request, and tells of those that are given up before their end.
+fn reading(column: Column) -> (Server, mpsc::Receiver<()>) {
+    let (given_up, told) = mpsc::channel();
+    let server = column.script(move |exchange| {
+        let request = exchange.request();
+        if request.is_err() {
+            let _ = given_up.send(());
+        }
+        request.map(drop)
     });
     (server, told)
 }
 
-fn expect_refused_upload(client: &mut Client) {
+/// Sends a body drop by drop, until there is an answer.
+fn expect_refused_upload(client: &mut Caller) {
     let started = Instant::now();
-    let dripping = drip(client, b"a few bytes");
-    let answer = client.response("POST");
+    client.send(&upload());
+    while !client.is_answered() {
+        assert!(started.elapsed() < SOON, "it goes on for ever");
+        // The other end may have answered just now, and take no more.
+        let _ = client.try_piece("a few bytes");
+        thread::sleep(PAUSE);
+    }
     let took = started.elapsed();
+    let answer = client.answer();
     assert_eq!((answer.status, answer.reason()), (408, "bad-request"));
     let told = answer.text();
     assert!(told.contains("timeouts.min_rate"), "{told}");
-    assert!(took >= WINDOW && took < SOON, "{took:?}");
-    dripping.join().expect("it writes or ends");
+    assert!(took >= WINDOW, "{took:?}");
 }
 
-fn an_upload_that_drips_is_given_up(backend: Backend) {
-    let (server, told) = reading();
-    let (proxy, listen) = start(backend, &server, RATE);
-    let mut client = Client::connect(listen);
-    client.send(UPLOAD);
-    expect_refused_upload(&mut client);
+fn an_upload_that_drips_is_given_up(column: Column) {
+    let (server, told) = reading(column);
+    let (proxy, listen) = start(column, &server, RATE);
+    expect_refused_upload(&mut column.connect(listen));
     told.recv_timeout(SOON).expect("the upstream is free again");
     let labels = [("status", "408"), ("reason", "bad-request")];
     proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
@@ -106,13 +101,13 @@ fn an_upload_that_drips_is_given_up(backend: Backend) {
 }
 
 fn an_upload_in_a_tunnel_keeps_the_same_rate(backend: Backend) {
-    let (server, told) = reading();
+    let (server, told) = reading(backend.into());
     let (_proxy, listen) = start(backend, &server, RATE);
     let mut client = Client::connect(listen);
     client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
     assert_eq!(client.response("CONNECT").status, 200);
-    client.send(UPLOAD);
-    expect_refused_upload(&mut client);
+    let inner = client.stream().try_clone().expect("descriptors are left");
+    expect_refused_upload(&mut Protocol::Http1.over(inner));
     told.recv_timeout(SOON).expect("the upstream is free again");
 }
 
@@ -134,25 +129,25 @@ fn a_client_that_waits_for_leave_is_not_slow(column: Column) {
 }
 
 /// Answers with more than anybody reads here.
-fn endless() -> Server {
-    Server::start(|connection| {
-        connection.request()?;
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
-        let block = [b'x'; 65536];
+fn endless(column: Column) -> Server {
+    column.script(|exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::status(200).announces(1_000_000_000))?;
         loop {
-            connection.write(block)?;
+            exchange.piece([b'x'; 65536])?;
         }
     })
 }
 
-fn a_client_that_reads_slowly_is_reset(backend: Backend) {
-    let server = endless();
-    let (proxy, listen) = start(backend, &server, RATE);
-    let mut stream = os::connect_with_small_buffers(listen).expect("it listens");
-    stream.write_all(get("/").as_bytes()).expect("it is taken");
+fn a_client_that_reads_slowly_is_reset(column: Column) {
+    let server = endless(column);
+    let (proxy, listen) = start(column, &server, RATE);
+    let stream = os::connect_with_small_buffers(listen).expect("it listens");
+    let mut client = column.over(stream);
+    client.send(&Call::get("/"));
+    assert_eq!(client.head().status, 200);
     let started = Instant::now();
-    let mut buffer = [0; 4096];
-    while matches!(stream.read(&mut buffer), Ok(1..)) {
+    while client.more().is_ok_and(|bytes| !bytes.is_empty()) {
         assert!(started.elapsed() < SOON, "it goes on for ever");
         thread::sleep(PAUSE);
     }
@@ -167,8 +162,8 @@ fn a_client_that_reads_slowly_is_reset(backend: Backend) {
 }
 
 /// Begins each response at once, and goes on with it slowly.
-fn dripping(column: impl Into<Column>) -> Server {
-    column.into().script(|exchange| {
+fn dripping(column: Column) -> Server {
+    column.script(|exchange| {
         exchange.request()?;
         exchange.send(&Answer::status(200).announces(1_000_000))?;
         loop {
@@ -202,13 +197,13 @@ fn an_endpoint_that_drips_is_ejected(column: Column) {
     assert_eq!(proxy.metric("ambassador_breaker_state", &breaker), 0.0);
 }
 
-fn a_response_that_drips_is_the_upstreams_failure(backend: Backend) {
-    let server = dripping(backend);
-    let (proxy, listen) = start(backend, &server, RATE);
-    let mut client = Client::connect(listen);
+fn a_response_that_drips_is_the_upstreams_failure(column: Column) {
+    let server = dripping(column);
+    let (proxy, listen) = start(column, &server, RATE);
+    let mut client = column.connect(listen);
     let started = Instant::now();
-    client.send(get("/"));
-    assert!(client.rest().is_err(), "a response that is cut is reset");
+    client.send(&Call::get("/"));
+    assert!(client.is_reset(), "a response that is cut is reset");
     let took = started.elapsed();
     assert!(took >= WINDOW && took < SOON, "{took:?}");
     let line = &lines(&proxy, 1)[0];
@@ -219,26 +214,21 @@ fn a_response_that_drips_is_the_upstreams_failure(backend: Backend) {
     assert_eq!(failures(&proxy), 1);
 }
 
-fn an_upstream_that_takes_an_upload_slowly_has_failed(backend: Backend) {
-    let server = Server::start(|connection| {
-        os::limit_receive_buffer(connection.stream(), 4096)?;
-        let mut buffer = [0; 4096];
-        while connection.read(&mut buffer)? > 0 {
+fn an_upstream_that_takes_an_upload_slowly_has_failed(column: Column) {
+    let server = column.script(|exchange| {
+        loop {
+            exchange.take_some()?;
             thread::sleep(PAUSE);
         }
-        Ok(())
     });
-    let (proxy, listen) = start(backend, &server, RATE);
-    let mut client = Client::connect(listen);
-    client.send(UPLOAD);
-    let mut writer = client.stream().try_clone().expect("descriptors are left");
-    let sending = thread::spawn(move || while writer.write_all(&[b'x'; 65536]).is_ok() {});
-    let answer = client.response("POST");
+    let (proxy, listen) = start(column, &server, RATE);
+    let mut client = column.connect(listen);
+    client.send(&upload());
+    while !client.is_answered() && client.try_piece([b'x'; 65536]).is_ok() {}
+    let answer = client.answer();
     assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
     expect_tries(&proxy, "too-slow", 1.0);
     assert_eq!(failures(&proxy), 1);
-    drop(client);
-    sending.join().expect("it writes or ends");
 }
 
 fn an_upstream_that_waits_for_the_body_is_not_slow(column: Column) {
