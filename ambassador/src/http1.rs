@@ -15,6 +15,7 @@ mod response;
 mod trailers;
 
 pub use body::BodyReader;
+pub(crate) use body::Progress;
 pub use encode::{ResponseRewrite, write_request, write_response};
 pub(crate) use encode::{with_fields, with_values, written_head};
 pub(crate) use reply::encode_reply;

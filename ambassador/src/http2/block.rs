@@ -130,6 +130,12 @@ impl FieldBlock {
         &self.bytes
     }
 
+    /// How many bytes the lines of the section have, of those too that were not kept.
+    pub(crate) fn line_bytes(&self) -> u64 {
+        let more = self.count * (FIELD_OVERHEAD - LINE_OVERHEAD);
+        (self.list_bytes - more) as u64
+    }
+
     /// Appends bytes that belong to no line; says where they are.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Span {
         let start = self.bytes.len() as u32;
@@ -306,6 +312,9 @@ mod tests {
             assert!(block.is_too_large());
             assert_eq!(block.fields().len(), kept);
             assert_eq!(block.bytes(), b"name: value\r\n".repeat(kept));
+            // What is appended to it is nothing that came.
+            block.append(b"GET");
+            assert_eq!(block.line_bytes(), 6 * 13);
             block.clear();
             assert!(!block.is_too_large());
         }

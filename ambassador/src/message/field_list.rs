@@ -23,6 +23,9 @@ const SECRET: u32 = 1 << 31;
 /// Bytes before each field.
 const LENGTHS: usize = 6;
 
+/// What a line has besides name and value.
+const LINE_OVERHEAD: usize = b": \r\n".len();
+
 impl FieldList<'_> {
     /// Appends a field. A head has far less than fits the lengths.
     #[inline]
@@ -62,6 +65,13 @@ pub(crate) fn fields(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clon
 #[inline]
 pub(crate) fn lines(list: &[u8]) -> impl Iterator<Item = (Secrecy, &[u8], &[u8])> + Clone {
     Lines(list)
+}
+
+/// How many bytes the fields of a list have as lines: `name: value`, CR and LF.
+#[inline]
+pub(crate) fn line_bytes(list: &[u8]) -> u64 {
+    let lines = fields(list).map(|(name, value)| name.len() + value.len() + LINE_OVERHEAD);
+    lines.sum::<usize>() as u64
 }
 
 #[derive(Clone)]
@@ -109,6 +119,16 @@ mod tests {
         assert!(fields(&bytes).eq(all));
         assert_eq!(fields(&bytes[..bytes.len() - 1]).count(), 3);
         assert_eq!(fields(b"").count(), 0);
+    }
+
+    #[test]
+    fn lines_have_more_bytes_than_names_and_values() {
+        let mut bytes = Vec::new();
+        let mut list = FieldList(&mut bytes);
+        list.push(b"a", b"bc");
+        list.push_as(Secrecy::Secret, b"key", b"");
+        assert_eq!(line_bytes(&bytes), b"a: bc\r\nkey: \r\n".len() as u64);
+        assert_eq!(line_bytes(b""), 0);
     }
 
     #[test]

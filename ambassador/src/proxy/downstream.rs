@@ -56,6 +56,14 @@ pub(crate) enum RecvRequest<'a> {
     Http2(http2::RecvRequest<'a>),
 }
 
+/// A part of a request's body.
+pub(crate) struct BodyPiece {
+    /// What goes on of it.
+    pub chunk: Chunk,
+    /// How many bytes have come, of what is kept back too.
+    pub came: u64,
+}
+
 /// The way of a response to its caller.
 #[derive(Clone, Copy)]
 pub(crate) enum SendResponse<'a> {
@@ -118,8 +126,20 @@ impl<'a> Downstream<'a> {
         stream: &'a Http2Stream,
         member: Membership,
         request: &RequestHead,
+        head_bytes: u64,
     ) -> Self {
-        Self::Http2(http2::Downstream::new(connection, stream, member, request))
+        Self::Http2(http2::Downstream::new(
+            connection, stream, member, request, head_bytes,
+        ))
+    }
+
+    /// How many bytes came for the head of the request, which is `head` here.
+    #[inline]
+    pub(crate) fn head_bytes(&self, head: &[u8]) -> u64 {
+        match self {
+            Self::Http1(_) => head.len() as u64,
+            Self::Http2(one) => one.head_bytes,
+        }
     }
 
     /// What is known of whoever makes it.
@@ -316,7 +336,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn piece_at_hand(
         &mut self,
         trailers: Trailers<'_>,
-    ) -> Result<Option<Chunk>, BadMessage> {
+    ) -> Result<Option<BodyPiece>, BadMessage> {
         match self {
             Self::Http1(one) => one.piece_at_hand(trailers),
             Self::Http2(one) => Ok(one.piece_at_hand(trailers)),
@@ -328,7 +348,10 @@ impl<'a> RecvRequest<'a> {
     ///
     /// # Errors
     /// It is malformed, or its caller is gone.
-    pub(crate) async fn piece(&mut self, trailers: Trailers<'_>) -> Result<Chunk, ExchangeError> {
+    pub(crate) async fn piece(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<BodyPiece, ExchangeError> {
         match self {
             Self::Http1(one) => one.piece(trailers).await,
             Self::Http2(one) => one.piece(trailers).await,
@@ -342,7 +365,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn try_piece(
         &mut self,
         trailers: Trailers<'_>,
-    ) -> Result<Option<Chunk>, BadMessage> {
+    ) -> Result<Option<BodyPiece>, BadMessage> {
         match self {
             Self::Http1(one) => one.try_piece(trailers),
             Self::Http2(one) => Ok(one.try_piece(trailers)),

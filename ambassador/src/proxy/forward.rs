@@ -47,7 +47,7 @@ pub(crate) async fn forward(
     let context = Rc::clone(client.context);
     let (request, bytes) = (&scratch.request, &*head);
     let facts = RequestFacts::of(request, bytes);
-    let mut record = begin(client, facts, bytes);
+    let mut record = begin(client, facts, downstream.head_bytes(bytes));
 
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
@@ -111,7 +111,7 @@ pub(crate) async fn forward(
 
 /// Starts the record of a request.
 #[inline(always)]
-fn begin(client: &ClientRef<'_>, facts: RequestFacts, head: &[u8]) -> RequestGuard {
+fn begin(client: &ClientRef<'_>, facts: RequestFacts, head_bytes: u64) -> RequestGuard {
     let telemetry = &client.context.telemetry;
     let mut record = telemetry.begin(client.passage(ring::now()));
     record.method = facts.method.into();
@@ -119,7 +119,7 @@ fn begin(client: &ClientRef<'_>, facts: RequestFacts, head: &[u8]) -> RequestGua
         Version::Http10 | Version::Http11 => RequestProtocol::Http1,
         Version::Http2 => RequestProtocol::Http2,
     };
-    record.passage.count(Direction::Sent, head.len() as u64);
+    record.passage.count(Direction::Sent, head_bytes);
     record
 }
 

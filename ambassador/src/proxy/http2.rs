@@ -21,6 +21,7 @@ use crate::proxy::reply;
 use crate::proxy::server_connection::ServerConnection;
 use crate::proxy::slot::{self, Slot, Slots};
 use crate::ring::{self, Chunk, timer};
+use crate::telemetry::Direction;
 
 /// Slots of requests that are kept.
 const SLOTS_KEPT_MAX: usize = 128;
@@ -185,10 +186,10 @@ impl ServerConnection {
         }
     }
 
-    async fn one(self: &Rc<Self>, stream: &Http2Stream, scratch: &mut Scratch, head: Chunk) {
-        let request = &scratch.request;
-        let mut downstream = Downstream::http2(self, stream, self.join(stream), request);
-        let after = forward::forward(&mut downstream, scratch, head).await;
+    async fn one(self: &Rc<Self>, stream: &Http2Stream, scratch: &mut Scratch, head: ReadHead) {
+        let (request, bytes) = (&scratch.request, head.bytes);
+        let mut downstream = Downstream::http2(self, stream, self.join(stream), request, bytes);
+        let after = forward::forward(&mut downstream, scratch, head.lines).await;
         if after == After::Reset {
             downstream.reset();
         }
@@ -196,12 +197,19 @@ impl ServerConnection {
 
     /// Refuses a request. One that breaks a rule of the protocol is a stream error
     /// (RFC 9113 section 8.1.1).
-    async fn refuse(self: &Rc<Self>, stream: &Http2Stream, scratch: &Scratch, bad: BadMessage) {
+    async fn refuse(
+        self: &Rc<Self>,
+        stream: &Http2Stream,
+        scratch: &Scratch,
+        refused: RefusedHead,
+    ) {
+        let RefusedHead { bad, bytes } = refused;
         let request = &scratch.request;
-        let mut downstream = Downstream::http2(self, stream, self.join(stream), request);
+        let mut downstream = Downstream::http2(self, stream, self.join(stream), request, bytes);
         let client = downstream.client();
         let mut record = self.context.telemetry.begin(client.passage(ring::now()));
         record.describe_sender(client.peer_id());
+        record.passage.count(Direction::Sent, bytes);
         let field = scratch.request.fields().blamed();
         if matches!(bad, BadMessage::HeadTooLarge | BadMessage::HeadTimeout) {
             reply::refuse(&mut downstream, record, bad, field).await;
@@ -209,6 +217,7 @@ impl ServerConnection {
         }
         record.explain(&bad.about(field));
         record.reason = Some(bad.reason().into());
+        record.passage.count(Direction::Sent, downstream.discard());
         stream.refuse();
     }
 }
@@ -223,12 +232,15 @@ fn empty_slot() -> Slot<NextRequest, ()> {
                 Ok(head) if head.owes_end => rarely(server.owed_end(&stream)).await,
                 _ => None,
             };
-            match (read, owed) {
-                (Ok(head), None) => server.one(&stream, &mut scratch, head.lines).await,
-                (Err(bad), _) | (Ok(_), Some(bad)) => {
-                    rarely(server.refuse(&stream, &scratch, bad)).await;
+            let refused = match (read, owed) {
+                (Ok(head), None) => {
+                    server.one(&stream, &mut scratch, head).await;
+                    return ((), scratch);
                 }
-            }
+                (Ok(ReadHead { bytes, .. }), Some(bad)) => RefusedHead { bad, bytes },
+                (Err(refused), _) => refused,
+            };
+            rarely(server.refuse(&stream, &scratch, refused)).await;
             ((), scratch)
         }
     })
@@ -238,21 +250,34 @@ fn empty_slot() -> Slot<NextRequest, ()> {
 struct ReadHead {
     /// Its lines.
     lines: Chunk,
+    /// How many bytes of them came.
+    bytes: u64,
     /// It says to have no content, and its stream has not ended.
     owes_end: bool,
+}
+
+/// The head of a request that is not passed on.
+struct RefusedHead {
+    /// Why.
+    bad: BadMessage,
+    /// How many bytes it had.
+    bytes: u64,
 }
 
 /// Reads the head that has opened a stream into `request`.
 fn read_head(
     opened: NewStream,
     request: &mut RequestHead,
-) -> (Http2Stream, Result<ReadHead, BadMessage>) {
+) -> (Http2Stream, Result<ReadHead, RefusedHead>) {
     let NewStream {
         stream,
         mut block,
         ends,
     } = opened;
-    let read = http2::read_request(request, &mut block, ends).map(|()| {
+    let read = http2::read_request(request, &mut block, ends);
+    let bytes = block.line_bytes();
+    let read = read.map_err(|bad| RefusedHead { bad, bytes });
+    let read = read.map(|()| {
         let (length, is_tunnel) = (request.length(), request.opens_tunnel());
         match is_tunnel {
             true => stream.makes_tunnel(),
@@ -261,6 +286,7 @@ fn read_head(
         let lines = block.bytes();
         ReadHead {
             lines: Chunk::written(lines.len(), |copy| copy.extend_from_slice(lines)),
+            bytes,
             owes_end: length == Length::None && !is_tunnel && !ends,
         }
     });

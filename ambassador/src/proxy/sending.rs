@@ -289,9 +289,9 @@ impl<'a> Sending<'a> {
         let (route, incoming) = (self.route, self.incoming);
         if let Some(along) = self.recv.piece_at_hand(Trailers { route, incoming })? {
             let passage = &self.record.passage;
-            passage.count(Direction::Sent, along.len() as u64);
-            self.progress.keeps_more(self.replay.add(&along));
-            self.outgoing.get_or_insert_default().push(along);
+            passage.count(Direction::Sent, along.came);
+            self.progress.keeps_more(self.replay.add(&along.chunk));
+            self.outgoing.get_or_insert_default().push(along.chunk);
         }
         if self.recv.is_whole() {
             self.progress.body_read.set(true);

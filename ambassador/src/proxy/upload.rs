@@ -8,7 +8,7 @@ use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit};
-use crate::proxy::downstream::{RecvRequest, SendResponse};
+use crate::proxy::downstream::{BodyPiece, RecvRequest, SendResponse};
 use crate::proxy::outbound::SendRequest;
 use crate::proxy::paced::{Paced, PeerTimeout, within};
 use crate::proxy::progress::Progress;
@@ -78,10 +78,10 @@ impl Upload<'_> {
     /// side falls silent.
     async fn pass(&mut self, silence: Duration) -> Result<(), ExchangeError> {
         while !self.recv.is_whole() {
-            let (gather, bytes) = self.next(silence).await?;
+            let gather = self.next(silence).await?;
             self.progress.body_read.set(self.recv.is_whole());
-            self.cells
-                .meter(&self.progress.record.passage, Direction::Sent, bytes);
+            let passage = &self.progress.record.passage;
+            self.cells.meter(passage, Direction::Sent, 0);
             let patience = self.deadlines.patience(silence, Part::Reads);
             // It may not read because its response is not read.
             let (caller, to) = (self.caller, self.to);
@@ -100,21 +100,17 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// The next bytes of the body that go on, and how many have come.
-    async fn next(&mut self, silence: Duration) -> Result<(Gather, u64), ExchangeError> {
+    /// The next bytes of the body that go on.
+    async fn next(&mut self, silence: Duration) -> Result<Gather, ExchangeError> {
         let mut gather = Gather::default();
-        let mut bytes = 0;
         // What is kept back of a trailer section or a chunk is nothing to send.
         while gather.bytes() == 0 && !self.recv.is_whole() {
             let patience = self.deadlines.patience(silence, Part::Sends);
-            let sent = || {
-                let before = self.progress.sent_of_body(self.trailers.incoming)?;
-                Some(before + bytes as i64)
-            };
+            let sent = || self.progress.sent_of_body(self.trailers.incoming);
             let piece = self.recv.piece(self.trailers);
             let more = within(patience, &mut self.sends, piece, sent);
             match self.progress.withheld.wait(more, ring::now()).await {
-                Ok(piece) => bytes += self.keep(piece?, &mut gather)?,
+                Ok(piece) => self.keep(piece?, &mut gather)?,
                 Err(PeerTimeout::TooSlow) => {
                     return Err(ExchangeError::Request(BadMessage::BodyTooSlow));
                 }
@@ -125,15 +121,17 @@ impl Upload<'_> {
                 && let more = self.recv.try_piece(self.trailers)
                 && let Some(piece) = more.map_err(ExchangeError::Request)?
             {
-                bytes += self.keep(piece, &mut gather)?;
+                self.keep(piece, &mut gather)?;
             }
         }
-        Ok((gather, bytes))
+        Ok(gather)
     }
 
-    /// Keeps a piece as long as another try may need it; says how many bytes it has.
-    fn keep(&mut self, piece: Chunk, gather: &mut Gather) -> Result<u64, ExchangeError> {
-        let bytes = piece.len() as u64;
+    /// Keeps a piece as long as another try may need it.
+    fn keep(&mut self, piece: BodyPiece, gather: &mut Gather) -> Result<(), ExchangeError> {
+        let passage = &self.progress.record.passage;
+        passage.count(Direction::Sent, piece.came);
+        let piece = piece.chunk;
         self.progress.keeps_more(self.replay.add(&piece));
         let piece = match &mut self.signed {
             None => piece,
@@ -149,6 +147,6 @@ impl Upload<'_> {
             }
         };
         gather.push(piece);
-        Ok(bytes)
+        Ok(())
     }
 }

@@ -83,9 +83,10 @@ impl Sending<'_> {
                 Err(ExchangeError::Request(bad)) => return Some(Err(bad)),
                 Err(_) => return None,
             };
-            room = room.checked_sub(piece.len() as u64)?;
             let passage = &self.record.passage;
-            passage.count(Direction::Sent, piece.len() as u64);
+            passage.count(Direction::Sent, piece.came);
+            let piece = piece.chunk;
+            room = room.checked_sub(piece.len() as u64)?;
             self.progress.keeps_more(self.replay.add(&piece));
             body.extend_from_slice(&piece);
         }

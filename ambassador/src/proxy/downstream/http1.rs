@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::http1::{self, BodyReader, ResponseRewrite};
+use crate::http1::{self, BodyReader, Progress, ResponseRewrite};
 use crate::message::{
     self, BadMessage, End, Framing, Length, LocalReply, RequestHead, ResponseHead,
 };
@@ -12,7 +12,7 @@ use crate::proxy::body::{BodyForm, in_chunks};
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
 use crate::proxy::departure::caller_left;
-use crate::proxy::downstream::{self, Begun, NextRequest, Parts, ResponsePlan};
+use crate::proxy::downstream::{self, Begun, BodyPiece, NextRequest, Parts, ResponsePlan};
 use crate::proxy::post::Post;
 use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
@@ -241,7 +241,7 @@ impl<'a> RecvRequest<'a> {
     pub(super) fn piece_at_hand(
         &mut self,
         trailers: Trailers<'_>,
-    ) -> Result<Option<Chunk>, BadMessage> {
+    ) -> Result<Option<BodyPiece>, BadMessage> {
         let along = match self.is_whole() {
             true => None,
             false => self.ahead.take(),
@@ -258,7 +258,10 @@ impl<'a> RecvRequest<'a> {
         }
     }
 
-    pub(super) async fn piece(&mut self, trailers: Trailers<'_>) -> Result<Chunk, ExchangeError> {
+    pub(super) async fn piece(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<BodyPiece, ExchangeError> {
         let chunk = match self.ahead.take() {
             Some(chunk) => chunk,
             None => match self.stream.recv().await {
@@ -273,7 +276,7 @@ impl<'a> RecvRequest<'a> {
     pub(super) fn try_piece(
         &mut self,
         trailers: Trailers<'_>,
-    ) -> Result<Option<Chunk>, BadMessage> {
+    ) -> Result<Option<BodyPiece>, BadMessage> {
         let more = match self.is_whole() {
             true => None,
             false => self.stream.try_recv(),
@@ -284,18 +287,31 @@ impl<'a> RecvRequest<'a> {
     /// Splits what goes on of the body off what follows it, which stays ahead. The
     /// part of a trailer section that has come is kept back until all of it has.
     #[inline]
-    fn take(&mut self, mut chunk: Chunk, trailers: Trailers<'_>) -> Result<Chunk, BadMessage> {
-        let progress = self.body.advance(&chunk)?;
+    fn take(&mut self, mut chunk: Chunk, trailers: Trailers<'_>) -> Result<BodyPiece, BadMessage> {
+        let progress = match self.body.advance(&chunk) {
+            Ok(progress) => progress,
+            Err(bad) => {
+                // It came all the same.
+                *self.ahead = Some(chunk);
+                return Err(bad);
+            }
+        };
         *self.ahead = chunk.split_rest(progress.consumed);
         self.detach();
-        if progress.trailers == 0 {
-            return Ok(chunk);
+        let came = chunk.len() as u64;
+        if progress.trailers > 0 {
+            chunk = self.filter(chunk, progress, trailers);
         }
+        Ok(BodyPiece { chunk, came })
+    }
+
+    /// The same without what is kept back of its trailers.
+    fn filter(&mut self, mut chunk: Chunk, progress: Progress, trailers: Trailers<'_>) -> Chunk {
         let section_at = progress.consumed - progress.trailers;
         let is_plain =
             progress.done && self.section.is_empty() && chunk[section_at..] == *NO_TRAILERS;
         if is_plain || trailers.pass_as_they_are() {
-            return Ok(chunk);
+            return chunk;
         }
         let section = chunk.split_off(section_at);
         self.section.extend_from_slice(&section);
@@ -306,7 +322,7 @@ impl<'a> RecvRequest<'a> {
                 http1::write_trailers(out, &section, |name| trailers.passes(name));
             });
         }
-        Ok(chunk)
+        chunk
     }
 }
 

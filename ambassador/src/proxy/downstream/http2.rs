@@ -15,7 +15,7 @@ use crate::proxy::bound::Bound;
 use crate::proxy::caller_end::CallerEnd;
 use crate::proxy::client::{ClientRef, REPLY_TIME_MAX};
 use crate::proxy::clients::Membership;
-use crate::proxy::downstream::{self, Begun, Parts, ResponsePlan};
+use crate::proxy::downstream::{self, Begun, BodyPiece, Parts, ResponsePlan};
 use crate::proxy::inner::{self, Outer};
 use crate::proxy::post::Post;
 use crate::proxy::server_connection::ServerConnection;
@@ -34,6 +34,8 @@ pub(crate) struct Downstream<'a> {
     /// An HTTP/2 connection is authenticated for nobody (RFC 9113 section 8.1 has no
     /// place for NTLM): it stays empty.
     bound: Bound,
+    /// How many bytes its head had.
+    pub(super) head_bytes: u64,
     body: Body,
     /// A list of the trailers that go on.
     trailers: Vec<u8>,
@@ -71,12 +73,14 @@ impl<'a> Downstream<'a> {
         stream: &'a Http2Stream,
         member: Membership,
         request: &RequestHead,
+        head_bytes: u64,
     ) -> Self {
         Self {
             connection,
             stream,
             member,
             bound: Bound::default(),
+            head_bytes,
             body: match (request.is_connect(), request.is_upgrade()) {
                 // RFC 9113 section 8.5.
                 (true, _) => Body::Tunnel(ErrorCode::CONNECT_ERROR),
@@ -138,13 +142,17 @@ impl<'a> Downstream<'a> {
         while let Some(Received::Content(content)) = self.stream.try_recv() {
             bytes += content.len() as u64;
         }
-        bytes
+        let trailers = match self.stream.is_whole() {
+            true => self.stream.take_trailers(),
+            false => Vec::new(),
+        };
+        bytes + field_list::line_bytes(&trailers)
     }
 
     pub(super) async fn reply(&mut self, reply: &LocalReply) -> Option<u64> {
         let (mut list, mut body) = (Vec::new(), Vec::new());
         body.append(&mut http2::write_reply(&mut list, reply));
-        let length = (list.len() + body.len()) as u64;
+        let length = field_list::line_bytes(&list) + body.len() as u64;
         let body = Gather::from(Chunk::from(body));
         let sent = self
             .stream
@@ -161,7 +169,7 @@ impl<'a> Downstream<'a> {
         let end = End::Whole(&trailers);
         let sent = self.stream.send(None, Gather::default(), end);
         match timer::timeout(REPLY_TIME_MAX, sent).await {
-            Ok(Ok(())) => Some(trailers.len() as u64),
+            Ok(Ok(())) => Some(field_list::line_bytes(&trailers)),
             Ok(Err(_)) | Err(_) => None,
         }
     }
@@ -180,7 +188,7 @@ impl<'a> Downstream<'a> {
     pub(super) async fn establish(&mut self) -> Option<u64> {
         let mut list = Vec::new();
         http2::write_established(&mut list);
-        let length = list.len() as u64;
+        let length = field_list::line_bytes(&list);
         let head = Some(Chunk::from(list));
         let sent = self.stream.send(head, Gather::default(), End::More);
         match timer::timeout(REPLY_TIME_MAX, sent).await {
@@ -251,40 +259,42 @@ impl<'a> RecvRequest<'a> {
         End::of(self.is_whole(), self.trailers)
     }
 
-    pub(super) fn piece_at_hand(&mut self, trailers: Trailers<'_>) -> Option<Chunk> {
-        let piece = self.try_piece(trailers);
-        self.take_trailers(trailers);
-        piece
+    pub(super) fn piece_at_hand(&mut self, trailers: Trailers<'_>) -> Option<BodyPiece> {
+        self.try_piece(trailers)
     }
 
-    pub(super) async fn piece(&mut self, trailers: Trailers<'_>) -> Result<Chunk, ExchangeError> {
+    pub(super) async fn piece(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<BodyPiece, ExchangeError> {
         let Some(stream) = self.stream else {
-            return Ok(Chunk::from(Vec::new()));
+            return Ok(self.with_trailers(Chunk::from(Vec::new()), trailers));
         };
         match stream.recv().await {
-            Ok(Received::Content(content)) => {
-                self.take_trailers(trailers);
-                Ok(content)
-            }
+            Ok(Received::Content(content)) => Ok(self.with_trailers(content, trailers)),
             Ok(Received::Head(_)) | Err(_) => Err(ExchangeError::ClientGone),
         }
     }
 
-    pub(super) fn try_piece(&mut self, trailers: Trailers<'_>) -> Option<Chunk> {
+    pub(super) fn try_piece(&mut self, trailers: Trailers<'_>) -> Option<BodyPiece> {
         match self.stream?.try_recv()? {
-            Received::Content(content) => {
-                self.take_trailers(trailers);
-                Some(content)
-            }
+            Received::Content(content) => Some(self.with_trailers(content, trailers)),
             Received::Head(_) => None,
         }
     }
 
-    /// Keeps those of its trailers that go on, where they have come.
-    fn take_trailers(&mut self, trailers: Trailers<'_>) {
+    /// A piece, and the trailers that have come with it.
+    fn with_trailers(&mut self, chunk: Chunk, trailers: Trailers<'_>) -> BodyPiece {
+        let came = chunk.len() as u64 + self.take_trailers(trailers);
+        BodyPiece { chunk, came }
+    }
+
+    /// Keeps those of its trailers that go on, where they have come; says how many bytes
+    /// all of them have.
+    fn take_trailers(&mut self, trailers: Trailers<'_>) -> u64 {
         let came = match self.stream {
             Some(stream) if stream.is_whole() => stream.take_trailers(),
-            _ => return,
+            _ => return 0,
         };
         let mut list = FieldList(self.trailers);
         for (secrecy, name, value) in field_list::lines(&came) {
@@ -292,6 +302,7 @@ impl<'a> RecvRequest<'a> {
                 list.push_as(secrecy, name, value);
             }
         }
+        field_list::line_bytes(&came)
     }
 }
 
@@ -335,14 +346,14 @@ impl<'a> SendResponse<'a> {
         });
         let body = body.map(Gather::from).unwrap_or_default();
         Begun {
-            bytes: (list.len() + body.bytes()) as u64,
+            bytes: field_list::line_bytes(&list) + behind(&body, end),
             sending: Post::Http2(self.stream.send(Some(list), body, end)),
         }
     }
 
     pub(super) fn pass(self, body: Gather, end: End<'_>) -> Begun<'a> {
         Begun {
-            bytes: body.bytes() as u64,
+            bytes: behind(&body, end),
             sending: Post::Http2(self.stream.send(None, body, end)),
         }
     }
@@ -354,4 +365,10 @@ impl<'a> SendResponse<'a> {
     pub(super) fn leaves_unread(self) -> bool {
         self.stream.is_blocked()
     }
+}
+
+/// How many bytes go behind a head.
+#[inline]
+fn behind(body: &Gather, end: End<'_>) -> u64 {
+    body.bytes() as u64 + field_list::line_bytes(end.trailers())
 }
