@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::client::{Client, Response};
+use crate::client::{Carried, Client, Response};
 use crate::http2::client::Http2Client;
 use crate::message::{Body, Call};
 use crate::os;
@@ -199,6 +199,15 @@ impl Caller {
     pub fn get(&mut self, path: &str) -> Response {
         let call = Call::get(path).to("client.test");
         self.call(&call.field("X-Upstream-Host", "web"))
+    }
+
+    /// How much has gone and come: bytes of HTTP/1.1; of HTTP/2, content, and fields as
+    /// lines.
+    pub fn carried(&self) -> Carried {
+        match &self.connection {
+            Connection::Http1(client) => client.carried,
+            Connection::Http2(client) => client.carried,
+        }
     }
 
     /// Ends the connection as a program does that closes it, or that has ended.

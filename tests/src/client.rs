@@ -17,6 +17,16 @@ pub struct Client {
     stream: TcpStream,
     session: Option<Session>,
     unread: Vec<u8>,
+    pub(crate) carried: Carried,
+}
+
+/// How much has gone and come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// By the client.
+    pub sent: u64,
+    /// By the server.
+    pub received: u64,
 }
 
 /// An answer, fields in the order and case of the wire.
@@ -82,6 +92,7 @@ impl Client {
             stream,
             session: None,
             unread: Vec::new(),
+            carried: Carried::default(),
         }
     }
 
@@ -124,6 +135,7 @@ impl Client {
 
     /// Sends, and says if the peer went away.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.carried.sent += bytes.as_ref().len() as u64;
         match &mut self.session {
             Some(session) => session.write(&mut self.stream, bytes.as_ref()),
             None => self.stream.write_all(bytes.as_ref()),
@@ -216,6 +228,7 @@ impl Client {
             None => self.stream.read(&mut buffer)?,
         };
         self.unread.extend_from_slice(&buffer[..count]);
+        self.carried.received += count as u64;
         Ok(count)
     }
 

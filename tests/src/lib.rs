@@ -34,7 +34,7 @@ pub mod workload_api;
 
 pub use caller::Caller;
 pub use cgroup::Cgroup;
-pub use client::{Client, Response};
+pub use client::{Carried, Client, Response};
 pub use column::{Column, Protocol};
 pub use exchange::Exchange;
 pub use exposition::Exposition;

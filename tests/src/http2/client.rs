@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::{Frame, PREFACE, Peer, Windows, code, kind};
-use crate::client::{Client, Response};
+use crate::client::{Carried, Client, Response};
 use crate::message::{Body, Call};
 
 /// What the windows have room for, whatever went before.
@@ -20,6 +20,8 @@ pub struct Http2Client {
     events: VecDeque<Event>,
     /// The server has said that it ends the connection.
     is_told_of_end: bool,
+    /// Fields as lines, and content.
+    pub(crate) carried: Carried,
 }
 
 /// A part of an answer.
@@ -46,6 +48,7 @@ impl Http2Client {
             stream: 0,
             events: VecDeque::new(),
             is_told_of_end: false,
+            carried: Carried::default(),
         }
     }
 
@@ -70,8 +73,7 @@ impl Http2Client {
         match &call.body {
             // All in one where it is little, as over HTTP/1.
             Body::Whole(bytes) if !ends && bytes.len() <= LITTLE => {
-                let content = Frame::data(self.stream, bytes).ending();
-                self.windows.take(self.stream, bytes.len());
+                let content = self.content_frame(bytes).ending();
                 self.peer.put(&[head.bytes(), content.bytes()].concat())
             }
             Body::Whole(bytes) if !ends => {
@@ -80,8 +82,7 @@ impl Http2Client {
             }
             // All in one, so that who has the head has the rest.
             Body::Trailed(bytes, trailers) => {
-                let content = Frame::data(self.stream, bytes);
-                self.windows.take(self.stream, bytes.len());
+                let content = self.content_frame(bytes);
                 let trailers = self.section(&super::lower(trailers), true);
                 let frames = [head, content, trailers];
                 self.peer.put(&frames.map(|frame| frame.bytes()).concat())
@@ -196,11 +197,19 @@ impl Http2Client {
         std::thread::spawn(move || while self.pump().is_ok() {});
     }
 
-    fn section(&self, fields: &[(String, String)], ends: bool) -> Frame {
+    fn section(&mut self, fields: &[(String, String)], ends: bool) -> Frame {
+        self.carried.sent += line_bytes(fields);
         let fields = fields.iter();
         let fields = fields.map(|(name, value)| (&**name, &**value));
         let frame = Frame::fields(self.stream, &fields.collect::<Vec<_>>());
         if ends { frame.ending() } else { frame }
+    }
+
+    /// Content for which there is room.
+    fn content_frame(&mut self, bytes: &[u8]) -> Frame {
+        self.windows.take(self.stream, bytes.len());
+        self.carried.sent += bytes.len() as u64;
+        Frame::data(self.stream, bytes)
     }
 
     /// Sends content, and waits for room for it.
@@ -216,8 +225,7 @@ impl Http2Client {
                 continue;
             }
             let (part, rest) = bytes.split_at(room);
-            self.windows.take(self.stream, room);
-            let frame = Frame::data(self.stream, part);
+            let frame = self.content_frame(part);
             let is_last = ends && rest.is_empty();
             self.peer
                 .send(&if is_last { frame.ending() } else { frame })?;
@@ -276,6 +284,7 @@ impl Http2Client {
         match frame.kind {
             kind::HEADERS if is_of_request => {
                 let fields = self.peer.fields().to_vec();
+                self.carried.received += line_bytes(&fields);
                 self.events.push_back(match response(&fields) {
                     Some(response) => Event::Head(response),
                     None => Event::Trailers(fields),
@@ -283,6 +292,7 @@ impl Http2Client {
             }
             kind::DATA if is_of_request => {
                 let content = frame.content().to_vec();
+                self.carried.received += content.len() as u64;
                 self.events
                     .push_back(Event::Content(content, frame.payload.len()));
             }
@@ -301,6 +311,13 @@ impl Http2Client {
         }
         Ok(())
     }
+}
+
+/// How many bytes these fields have as lines.
+fn line_bytes(fields: &[(String, String)]) -> u64 {
+    let lines = fields.iter();
+    let lines = lines.map(|(name, value)| name.len() + value.len() + ": \r\n".len());
+    lines.sum::<usize>() as u64
 }
 
 /// The head of an answer, if that is what these are.
