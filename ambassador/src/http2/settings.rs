@@ -5,6 +5,8 @@ use crate::http2::frame::{self, FrameKind, PAYLOAD_BYTES_MAX};
 use crate::http2::role::Role;
 use crate::http2::stream::StreamId;
 use crate::http2::window::{WINDOW_DEFAULT, WINDOW_MAX};
+use crate::message::HEAD_BYTES_MAX;
+use crate::message::fields::FIELDS_MAX;
 
 /// Parameters of one frame at most: nine are known to anyone.
 pub(super) const PARAMETERS_MAX: usize = 64;
@@ -65,8 +67,8 @@ impl Default for LocalSettings {
             max_streams: 100,
             window: 1 << 20,
             connection_window: 4 << 20,
-            list_max: 64 * 1024,
-            fields_max: 128,
+            list_max: HEAD_BYTES_MAX,
+            fields_max: FIELDS_MAX,
             connect_protocol: false,
         }
     }

@@ -12,7 +12,7 @@ use crate::message::keep_alive::KeepAlive;
 pub(crate) type Span = (u32, u32);
 
 /// Fields in one head at most.
-pub(super) const FIELDS_MAX: usize = 256;
+pub(crate) const FIELDS_MAX: usize = 256;
 
 /// Fields that `Connection` may name at most: every field of such a head is
 /// looked up among them.
