@@ -383,7 +383,10 @@ impl RecvResponse<'_> {
         let Some(block) = self.outbound.state.block.take() else {
             return Err(BadMessage::StreamError);
         };
-        let (ends, Reading { head, method, .. }) = (self.is_whole(), &mut self.reading);
+        let trailers = self.stream().trailers_at_hand();
+        // Trailers may have come with it: then it is they that have ended the stream.
+        let ends = self.is_whole() && trailers.is_none_or(|trailers| trailers.is_empty());
+        let Reading { head, method, .. } = &mut self.reading;
         if let Err(bad) = http2::read_response(head, &block, *method, ends) {
             self.stream().refuse();
             return Err(bad);
