@@ -124,6 +124,14 @@ impl Answer {
         }
     }
 
+    /// An answer whose status says that it has no body, and no field that tells its length.
+    pub fn bare(status: u16) -> Answer {
+        Answer {
+            body: Body::None,
+            ..Answer::status(status)
+        }
+    }
+
     /// 200 with this body.
     pub fn ok(body: impl AsRef<[u8]>) -> Answer {
         Answer::status(200).body(body)
