@@ -8,9 +8,12 @@ use ambassador_tests::{
 };
 
 matrix!(
+    order_is_kept,
+    fields_for_the_proxy_are_removed,
     a_request_id_is_given_or_kept,
     configured_fields_are_set_and_removed,
     the_id_of_a_request_is_under_the_header_rules,
+    trailers_are_under_the_rules_of_the_head,
 );
 
 on_http1!(
@@ -18,9 +21,66 @@ on_http1!(
     hop_by_hop_fields_are_removed_from_requests,
     hop_by_hop_fields_are_removed_from_answers,
     what_connection_names_is_not_decided_on,
-    trailers_are_under_the_rules_of_the_head,
+    trailers_that_connection_names_stay_here,
     a_trailer_section_in_pieces_is_one,
 );
+
+/// The fields of these names, which are in lower case, as they came.
+fn kept(fields: &[(String, String)], names: &[&str]) -> Vec<String> {
+    let fields = fields
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let wanted = fields.filter(|(name, _)| names.contains(&&**name));
+    wanted
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+fn order_is_kept(column: Column) {
+    let server = column.server(|_| {
+        let answer = Answer::ok("").field("Zebra", "1").field("Set-Cookie", "a");
+        answer.field("Alpha", "2").field("Set-Cookie", "b")
+    });
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let call = Call::get("/").lines(
+        "X-Zed: 1\r\nAccept: x, y\r\nX-Twice: a\r\nB: \r\nX-Twice: b\r\nX-Request-ID: mine\r\n",
+    );
+    let answer = column.connect(listen).call(&call);
+    assert_eq!(
+        kept(&answer.fields, &["zebra", "set-cookie", "alpha"]),
+        ["zebra=1", "set-cookie=a", "alpha=2", "set-cookie=b"]
+    );
+    let names = ["x-zed", "accept", "x-twice", "b", "x-request-id"];
+    assert_eq!(
+        kept(&server.last_request().fields, &names),
+        [
+            "x-zed=1",
+            "accept=x, y",
+            "x-twice=a",
+            "b=",
+            "x-twice=b",
+            "x-request-id=mine"
+        ]
+    );
+}
+
+/// Those that no protocol takes for its own.
+fn fields_for_the_proxy_are_removed(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let call = Call::post("/", "hi").to("a").lines(
+        "X-Upstream-Host: web\r\nProxy-Authorization: Basic eA==\r\nX-Stays: 1\r\n\
+         Proxy-Own: 1\r\n",
+    );
+    assert_eq!(column.connect(listen).call(&call).status, 200);
+    let request = server.last_request();
+    for gone in ["proxy-authorization", "x-upstream-host", "via"] {
+        assert_eq!(request.field(gone), None, "{}", request.head);
+    }
+    assert_eq!(request.field("x-stays"), Some("1"));
+    assert_eq!(request.field("proxy-own"), Some("1"));
+    assert_eq!(request.body, b"hi");
+}
 
 fn order_and_case_are_kept(backend: Backend) {
     let server = Server::http(|_| {
@@ -222,43 +282,76 @@ fn the_id_of_a_request_is_under_the_header_rules(column: Column) {
     }
 }
 
-const TRAILED: &str = "POST / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
-    Transfer-Encoding: chunked\r\nConnection: x-hop\r\n\r\n2\r\nhi\r\n0\r\n\
-    X-Sum: 1\r\nX-Team: evil\r\nx-DEBUG: 1\r\nX-Hop: 1\r\nProxy-Authorization: z\r\n\
-    X-Upstream-Host: other\r\nX-Request-Id: t\r\nAuthorization: Bearer t\r\nTraceparent: t\r\n\
-    Idempotency-Key: 1\r\ngrpc-timeout: 1S\r\nX-End: 2\r\n\r\n";
+/// Trailers of which two pass, and rules that make a difference to some.
+const TRAILERS: [(&str, &str); 11] = [
+    ("X-Sum", "1"),
+    ("X-Team", "evil"),
+    ("x-DEBUG", "1"),
+    ("Proxy-Authorization", "z"),
+    ("X-Upstream-Host", "other"),
+    ("X-Request-Id", "t"),
+    ("Authorization", "Bearer t"),
+    ("Traceparent", "t"),
+    ("Idempotency-Key", "1"),
+    ("grpc-timeout", "1S"),
+    ("X-End", "2"),
+];
+const RULES: &str = "headers: { set: { x-team: shop }, remove: [x-debug] }";
 
-fn trailed(backend: Backend) -> (Server, Proxy, Client) {
-    let server = Server::ok();
-    let more = "headers: { set: { x-team: shop }, remove: [x-debug] }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    (server, proxy, Client::connect(listen))
-}
-
-fn trailers_are_under_the_rules_of_the_head(backend: Backend) {
-    let (server, _proxy, mut client) = trailed(backend);
-    let passed = [("X-Sum", "1"), ("X-End", "2")].map(|(name, value)| (name.into(), value.into()));
+fn trailers_are_under_the_rules_of_the_head(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), RULES);
+    let mut client = column.connect(listen);
     // The second one shows that nothing is left of the first.
     for _ in 0..2 {
-        client.send(TRAILED);
-        assert_eq!(client.response("POST").status, 200);
+        client.send(&Call::new("POST", "/").in_pieces());
+        client.piece("hi");
+        client.end(&TRAILERS);
+        assert_eq!(client.answer().status, 200);
         let request = server.last_request();
         assert_eq!(request.body, b"hi");
-        assert_eq!(request.trailers, passed);
+        assert_eq!(request.trailers.len(), 2, "{:?}", request.trailers);
+        assert_eq!(request.trailer("x-sum"), Some("1"));
+        assert_eq!(request.trailer("x-end"), Some("2"));
     }
 }
 
+/// A request with these trailers, and one more that `Connection` names.
+fn trailed() -> String {
+    let trailers = TRAILERS.iter();
+    let trailers = trailers.map(|(name, value)| format!("{name}: {value}\r\n"));
+    let trailers: String = trailers.collect();
+    format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
+         Transfer-Encoding: chunked\r\nConnection: x-hop\r\n\r\n2\r\nhi\r\n0\r\n\
+         X-Hop: 1\r\n{trailers}\r\n"
+    )
+}
+
+fn trailers_that_connection_names_stay_here(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), RULES);
+    let mut client = Client::connect(listen);
+    client.send(trailed());
+    assert_eq!(client.response("POST").status, 200);
+    let passed = [("X-Sum", "1"), ("X-End", "2")].map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(server.last_request().trailers, passed);
+}
+
 fn a_trailer_section_in_pieces_is_one(backend: Backend) {
-    let (server, _proxy, mut client) = trailed(backend);
-    let section = TRAILED.find("\r\n0\r\n").expect("it ends") + 2;
-    for cut in (section..TRAILED.len()).step_by(13) {
-        client.send(&TRAILED[..cut]);
+    let server = Server::ok();
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), RULES);
+    let mut client = Client::connect(listen);
+    let trailed = trailed();
+    let section = trailed.find("\r\n0\r\n").expect("it ends") + 2;
+    for cut in (section..trailed.len()).step_by(13) {
+        client.send(&trailed[..cut]);
         // The proxy has read the first part before the second comes.
         let asked = server.requests().len();
         eventually("the head has come", Duration::from_secs(5), || {
             server.open_connections() == 1
         });
-        client.send(&TRAILED[cut..]);
+        client.send(&trailed[cut..]);
         assert_eq!(client.response("POST").status, 200, "{cut}");
         assert_eq!(server.requests().len(), asked + 1);
         assert_eq!(server.last_request().trailers.len(), 2, "{cut}");
