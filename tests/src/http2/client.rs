@@ -74,10 +74,10 @@ impl Http2Client {
             // All in one where it is little, as over HTTP/1.
             Body::Whole(bytes) if !ends && bytes.len() <= LITTLE => {
                 let content = self.content_frame(bytes).ending();
-                self.peer.put(&[head.bytes(), content.bytes()].concat())
+                self.peer.put(&[head.in_frames(), content.bytes()].concat())
             }
             Body::Whole(bytes) if !ends => {
-                self.peer.send(&head)?;
+                self.peer.put(&head.in_frames())?;
                 self.data(bytes, true)
             }
             // All in one, so that who has the head has the rest.
@@ -85,9 +85,10 @@ impl Http2Client {
                 let content = self.content_frame(bytes);
                 let trailers = self.section(&super::lower(trailers), true);
                 let frames = [head, content, trailers];
-                self.peer.put(&frames.map(|frame| frame.bytes()).concat())
+                self.peer
+                    .put(&frames.map(|frame| frame.in_frames()).concat())
             }
-            _ => self.peer.send(&head),
+            _ => self.peer.put(&head.in_frames()),
         }
     }
 
@@ -176,7 +177,7 @@ impl Http2Client {
             events.all(|event| matches!(event, Event::Gone))
         };
         while is_silent(&self.events) {
-            match self.peer.receive() {
+            match self.peer.receive_whole() {
                 Ok(None) => return true,
                 Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
                 // It may have gone, which is found then.
@@ -266,7 +267,7 @@ impl Http2Client {
 
     /// Takes the next frame in.
     fn pump(&mut self) -> io::Result<()> {
-        let Some(frame) = self.peer.receive()? else {
+        let Some(frame) = self.peer.receive_whole()? else {
             match self.events.is_empty() {
                 true => self.events.push_back(Event::Gone),
                 false => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -163,6 +163,18 @@ impl<W: Wire> Peer<W> {
         Ok(Some(frame))
     }
 
+    /// The next frame; HEADERS whose block goes on in CONTINUATIONs come with all of it.
+    pub(crate) fn receive_whole(&mut self) -> io::Result<Option<Frame>> {
+        let mut received = self.receive()?;
+        while let Some(frame) = &mut received
+            && frame.kind == kind::HEADERS
+            && !frame.has(super::flag::END_HEADERS)
+        {
+            frame.flags |= self.frame()?.flags & super::flag::END_HEADERS;
+        }
+        Ok(received)
+    }
+
     /// The next frame, which has to come.
     pub fn frame(&mut self) -> io::Result<Frame> {
         self.receive()?

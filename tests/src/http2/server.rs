@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::{Frame, PREFACE, Peer, Windows, code, flag, kind, lower};
+use super::{Frame, PREFACE, Peer, Windows, code, kind, lower};
 use crate::server::{Connection, Recorder, Request};
 
 /// No test keeps a server waiting longer.
@@ -71,9 +71,11 @@ pub(crate) fn serve(
     std::thread::scope(|scope| {
         let mut peer = Peer::over(connection);
         let mut read = || -> io::Result<()> {
-            while let Some(frame) = peer.receive()? {
-                let is_whole = frame.has(flag::END_HEADERS);
-                let fields = if is_whole { peer.fields() } else { &[] };
+            while let Some(frame) = peer.receive_whole()? {
+                let fields = match frame.kind {
+                    kind::HEADERS => peer.fields(),
+                    _ => &[],
+                };
                 let Some(request) = shared.take(&frame, fields)? else {
                     continue;
                 };
@@ -109,8 +111,12 @@ impl Shared {
     }
 
     fn send(&self, frame: &Frame) -> io::Result<()> {
+        self.put(&frame.bytes())
+    }
+
+    fn put(&self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.out.lock().expect("no thread panics with it");
-        out.write_all(&frame.bytes())
+        out.write_all(bytes)
     }
 
     /// Takes a frame in, and gives the request that it begins.
@@ -230,7 +236,8 @@ impl Stream<'_> {
             .map(|(name, value)| (&**name, &**value))
             .collect();
         let frame = Frame::fields(self.id, &fields);
-        self.shared.send(&if ends { frame.ending() } else { frame })
+        let frame = if ends { frame.ending() } else { frame };
+        self.shared.put(&frame.in_frames())
     }
 
     /// Sends content, and waits for room for it.

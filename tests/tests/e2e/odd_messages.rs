@@ -1,19 +1,29 @@
 //! Messages that are odd and mislead nobody pass; those that could mislead do
 //! not, and the log says what was wrong with them.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
-use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Connection, Proxy, Server, eventually, on_http1, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Connection, Proxy, Server, eventually, matrix, on_http1,
+    ports,
+};
 use serde_json::Value;
 
-on_http1!(
+matrix!(
     odd_requests_pass,
     odd_targets_are_routed_and_logged,
     heads_of_64_kib_pass_both_ways,
     a_query_is_tried_again,
+    statuses_that_nobody_has_heard_of_pass,
+);
+
+on_http1!(
+    odd_bytes_of_requests_pass,
+    odd_bytes_of_targets_are_logged,
     codings_of_a_request_are_not_implemented,
     odd_responses_pass,
     an_empty_line_behind_an_interim_response_passes,
@@ -25,11 +35,17 @@ on_http1!(
 const LOGGED: &str = "telemetry: { access_log: { path: stdout, format: json, sample: 100% } }\n";
 
 /// A logging proxy in front of `server`; `more` is further configuration.
-fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, Client) {
-    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
+fn logging(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, SocketAddr) {
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let breaker = "circuit_breaker: { failures: off }";
     let config = one_upstream(listen, server.address(), breaker);
-    let proxy = Proxy::start(backend, &format!("{config}{more}{LOGGED}"));
+    let proxy = Proxy::start(column, &format!("{config}{more}{LOGGED}"));
+    (proxy, listen)
+}
+
+/// The same, and a client of HTTP/1.
+fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, Client) {
+    let (proxy, listen) = logging(backend, server, more);
     (proxy, Client::connect(listen))
 }
 
@@ -81,7 +97,31 @@ fn saying(response: Vec<u8>) -> Server {
     })
 }
 
-fn odd_requests_pass(backend: Backend) {
+fn odd_requests_pass(column: Column) {
+    let server = column.server(|request| {
+        let body = format!("{} {}", request.method, request.target);
+        let values = ["x-empty", "x-high"].map(|name| request.field(name));
+        assert_eq!(values, [Some(""), Some("\u{fc}")], "{}", request.head);
+        Answer::ok(body)
+    });
+    let (_proxy, listen) = logging(column, &server, "");
+    let mut client = column.connect(listen);
+    for (method, target) in [
+        ("GET", "/caf\u{e9}?q=\u{6e2c}"),
+        ("OPTIONS", "*"),
+        ("QUERY", "/a"),
+        ("m!#$%&'*+-.^_`|~9", "/a"),
+        ("get", "/a"),
+        ("GET", "/a\"b<c>d\\e^f`g{h|i}"),
+    ] {
+        let call = Call::new(method, target).field("X-Empty", "");
+        let answer = client.call(&call.field("X-High", "\u{fc}"));
+        assert_eq!(answer.status, 200, "{method} {target}");
+        assert_eq!(answer.text(), format!("{method} {target}"));
+    }
+}
+
+fn odd_bytes_of_requests_pass(backend: Backend) {
     let server = mirror();
     let (_proxy, mut client) = start(backend, &server, "");
     for line in [
@@ -108,60 +148,91 @@ fn odd_requests_pass(backend: Backend) {
     }
 }
 
-fn odd_targets_are_routed_and_logged(backend: Backend) {
-    let server = mirror();
-    let routes = "routes: [{ match: { path_prefix: \"/caf\u{e9}\" }, upstream: web, \
-                  headers: { set: { x-routed: yes } } }]\n";
-    let (proxy, mut client) = start(backend, &server, routes);
-    for (number, (target, routed, logged)) in [
-        (&b"/caf\xc3\xa9/a"[..], true, "/caf\u{e9}/a"),
-        (b"/caf\xe9/a", false, "/caf\u{fffd}/a"),
-        (b"/caf", false, "/caf"),
-        (b"/\"\\", false, "/\"\\"),
-    ]
-    .into_iter()
-    .enumerate()
+const ROUTES: &str = "routes: [{ match: { path_prefix: \"/caf\u{e9}\" }, upstream: web, \
+                      headers: { set: { x-routed: yes } } }]\n";
+
+fn odd_targets_are_routed_and_logged(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = logging(column, &server, ROUTES);
+    let mut client = column.connect(listen);
+    for (number, (target, routed)) in [("/caf\u{e9}/a", true), ("/caf", false), ("/\"\\", false)]
+        .into_iter()
+        .enumerate()
     {
-        client.send([b"GET ", target, b" HTTP/1.1\r\nHost: web.test\r\n\r\n"].concat());
-        let got = client.response("GET").text();
-        assert_eq!(got.contains("x-routed: yes"), routed, "{got}");
-        assert_eq!(line(&proxy, number + 1)["path"], logged);
+        assert_eq!(client.call(&Call::get(target)).status, 200);
+        let request = server.last_request();
+        assert_eq!(request.target, target);
+        assert_eq!(request.field("x-routed").is_some(), routed, "{target}");
+        assert_eq!(line(&proxy, number + 1)["path"], target);
     }
 }
 
-fn heads_of_64_kib_pass_both_ways(backend: Backend) {
+/// Bytes that are no text.
+fn odd_bytes_of_targets_are_logged(backend: Backend) {
+    let server = mirror();
+    let (proxy, mut client) = start(backend, &server, ROUTES);
+    client.send(b"GET /caf\xe9/a HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    let got = client.response("GET").text();
+    assert!(!got.contains("x-routed: yes"), "{got}");
+    assert_eq!(line(&proxy, 1)["path"], "/caf\u{fffd}/a");
+}
+
+fn heads_of_64_kib_pass_both_ways(column: Column) {
     const SIZE: usize = 64 * 1024;
     let fields: String = (0..200)
         .map(|number| format!("X-{number}: {}\r\n", "a".repeat(SIZE / 200 - 8)))
         .collect();
     let fields = format!("{fields}X-Large: {}\r\n", "b".repeat(SIZE - fields.len()));
     assert!(fields.len() >= SIZE);
-    let response = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok");
-    let server = Server::http(move |request| match request.head.len() >= SIZE {
-        true => response.clone().into_bytes(),
-        false => text("short"),
+    let answer = fields
+        .split_terminator("\r\n")
+        .fold(Answer::ok("ok"), |answer, line| {
+            let (name, value) = line.split_once(": ").expect("a field");
+            answer.field(name, value)
+        });
+    let server = column.server(move |request| match request.head.len() >= SIZE {
+        true => answer.clone(),
+        false => Answer::ok("short"),
     });
-    let (_proxy, mut client) = start(backend, &server, "");
+    let (_proxy, listen) = logging(column, &server, "");
+    let mut client = column.connect(listen);
     for _ in 0..2 {
-        client.send(format!("GET / HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n"));
-        let got = client.response("GET");
+        let got = client.call(&Call::get("/").lines(&fields));
         assert_eq!((got.status, got.text().as_str()), (200, "ok"));
         assert!(got.head.len() >= SIZE);
     }
     // A limit there is.
-    let fields = fields.repeat(2);
-    client.send(format!("GET / HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n"));
-    assert_eq!(client.response("GET").status, 431);
+    let got = client.call(&Call::get("/").lines(&fields.repeat(2)));
+    assert_eq!((got.status, got.reason()), (431, "headers-too-large"));
 }
 
-fn a_query_is_tried_again(backend: Backend) {
-    let server = Server::start(|connection| match connection.number {
-        1 => head(connection).and_then(|_| connection.reset()),
-        _ => connection.serve_http(|request| text(&request.method)),
+fn a_query_is_tried_again(column: Column) {
+    let is_reset = AtomicBool::new(false);
+    let server = column.script(move |exchange| {
+        let request = exchange.request()?;
+        if !is_reset.swap(true, Ordering::SeqCst) {
+            return exchange.reset();
+        }
+        exchange.send(&Answer::ok(request.method))
     });
-    let (_proxy, mut client) = start(backend, &server, "");
-    client.send("QUERY / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-    assert_eq!(client.response("QUERY").text(), "QUERY");
+    let (_proxy, listen) = logging(column, &server, "");
+    let answer = column.connect(listen).call(&Call::new("QUERY", "/"));
+    assert_eq!(answer.text(), "QUERY");
+    assert_eq!(server.requests().len(), 2);
+}
+
+fn statuses_that_nobody_has_heard_of_pass(column: Column) {
+    let server = column.server(|request| {
+        let status = request.target[1..].parse().expect("a status");
+        Answer::status(status).body("ok")
+    });
+    let (proxy, listen) = logging(column, &server, "");
+    let mut client = column.connect(listen);
+    for (number, status) in [299, 499, 600, 999].into_iter().enumerate() {
+        let got = client.get(&format!("/{status}"));
+        assert_eq!((got.status, got.text()), (status, "ok".to_owned()));
+        assert_eq!(line(&proxy, number + 1)["status"], status);
+    }
 }
 
 fn codings_of_a_request_are_not_implemented(backend: Backend) {
