@@ -76,13 +76,32 @@ impl Caller {
         }
     }
 
-    /// Ends a body that came in pieces.
+    /// Asks for a tunnel, which has to come about. What goes through it is sent with
+    /// [`Caller::piece`], ended with [`Caller::end`], and read with [`Caller::content`].
+    #[track_caller]
+    pub fn open(&mut self, call: &Call) -> Response {
+        self.send(call);
+        let head = self.head();
+        let wanted = match (&self.connection, &call.protocol) {
+            (Connection::Http1(_), Some(_)) => 101,
+            _ => 200,
+        };
+        assert_eq!(head.status, wanted, "{}", head.head);
+        head
+    }
+
+    /// Ends a body that came in pieces, or this direction of a tunnel.
     #[track_caller]
     pub fn end(&mut self, trailers: &[(&str, &str)]) {
         match &mut self.connection {
-            Connection::Http1(client) => client.send(self.body.http1_end(trailers)),
+            Connection::Http1(client) => match &self.body {
+                Body::Tunnel(_) => client.finish(),
+                body => client.send(body.http1_end(trailers)),
+            },
             Connection::Http2(client) => match &self.body {
-                Body::Pieces => client.end(trailers).expect("the peer takes what is sent"),
+                Body::Pieces | Body::Tunnel(_) => {
+                    client.end(trailers).expect("the peer takes what is sent")
+                }
                 // Its length has told its end.
                 Body::None | Body::Whole(_) | Body::Announced(_) | Body::Trailed(..) => {}
             },

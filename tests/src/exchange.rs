@@ -2,6 +2,7 @@
 //! protocol carries it.
 
 use std::io;
+use std::ops::Range;
 
 use crate::http2::server::{self, Stream};
 use crate::message::{Answer, Body};
@@ -24,6 +25,8 @@ pub struct Exchange<'a> {
 enum Progress {
     Head,
     Whole,
+    /// The test has read some of what follows the head.
+    Some,
 }
 
 enum Side<'a> {
@@ -53,17 +56,6 @@ impl Exchange<'_> {
             self.progress = Progress::Whole;
         }
         Ok(self.request.clone())
-    }
-
-    /// Takes some of the body; an error where the request was given up.
-    pub fn take_some(&mut self) -> io::Result<()> {
-        match &mut self.side {
-            Side::Http1(connection) => match connection.read(&mut [0; 4096])? {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(()),
-            },
-            Side::Http2(stream) => stream.part(&mut self.request).map(drop),
-        }
     }
 
     /// Sends an interim response.
@@ -97,6 +89,71 @@ impl Exchange<'_> {
         }
     }
 
+    /// Sends this part of the bytes that a whole answer has on the wire. Whether the head
+    /// is whole with it.
+    pub fn send_part(&mut self, answer: &Answer, part: Range<usize>) -> io::Result<bool> {
+        let Body::Whole(content) = &answer.body else {
+            panic!("its bytes are known where its body is");
+        };
+        let [mut bytes, rest] = match &self.side {
+            Side::Http1(_) => {
+                let bytes = answer.http1();
+                let (head, rest) = bytes.split_at(bytes.len() - content.len());
+                [head.to_vec(), rest.to_vec()]
+            }
+            Side::Http2(stream) => {
+                let length = answer.body.length();
+                let fields: Vec<_> = length.into_iter().chain(answer.fields.clone()).collect();
+                stream.octets(&with_status(answer.status, &fields), content)
+            }
+        };
+        let head = bytes.len();
+        bytes.extend(rest);
+        let end = part.end.min(bytes.len());
+        match &mut self.side {
+            Side::Http1(connection) => connection.write(&bytes[part.start..end])?,
+            Side::Http2(stream) => stream.put(&bytes[part.start..end])?,
+        }
+        Ok(end >= head)
+    }
+
+    /// Makes the tunnel that the request asks for, which is for another protocol; the
+    /// first bytes through it go with the answer.
+    pub fn switch(&mut self, said: impl AsRef<[u8]>) -> io::Result<()> {
+        self.body = Body::Tunnel(Vec::new());
+        let protocol = self.request.field("upgrade").unwrap_or_default();
+        match &mut self.side {
+            Side::Http1(connection) => {
+                let head = format!(
+                    "HTTP/1.1 101 Said\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+                );
+                connection.write([head.as_bytes(), said.as_ref()].concat())
+            }
+            Side::Http2(stream) => {
+                stream.headers(&with_status::<&str, &str>(200, &[]), false)?;
+                match said.as_ref() {
+                    [] => Ok(()),
+                    said => stream.data(said, false),
+                }
+            }
+        }
+    }
+
+    /// The next bytes behind the head as they come, of a body of a known length or through
+    /// a tunnel; none at their end.
+    pub fn some(&mut self) -> io::Result<Vec<u8>> {
+        self.progress = Progress::Some;
+        match &mut self.side {
+            Side::Http1(connection) => {
+                let mut bytes = vec![0; 4096];
+                let count = connection.read(&mut bytes)?;
+                bytes.truncate(count);
+                Ok(bytes)
+            }
+            Side::Http2(stream) => stream.content(),
+        }
+    }
+
     /// Sends more of the body.
     pub fn piece(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         match &mut self.side {
@@ -108,12 +165,18 @@ impl Exchange<'_> {
         }
     }
 
-    /// Ends a body that went in pieces.
+    /// Ends a body that went in pieces, or this direction of a tunnel.
     pub fn end(&mut self, trailers: &[(&str, &str)]) -> io::Result<()> {
         match &mut self.side {
-            Side::Http1(connection) => connection.write(self.body.http1_end(trailers)),
+            Side::Http1(connection) => {
+                connection.write(self.body.http1_end(trailers))?;
+                match self.body {
+                    Body::Tunnel(_) => connection.finish(),
+                    _ => Ok(()),
+                }
+            }
             Side::Http2(stream) => match (&self.body, trailers) {
-                (Body::Pieces, []) => stream.data(&[], true),
+                (Body::Pieces | Body::Tunnel(_), []) => stream.data(&[], true),
                 (Body::Pieces, trailers) => stream.headers(&owned(trailers), true),
                 _ => Ok(()),
             },
@@ -128,6 +191,17 @@ impl Exchange<'_> {
                 _ => Ok(()),
             },
             Side::Http2(stream) => stream.until_left(),
+        }
+    }
+
+    /// Ends the connection with a reset, and so all that is under way on it.
+    pub fn break_off(&mut self) -> io::Result<()> {
+        match &mut self.side {
+            Side::Http1(_) => self.reset(),
+            Side::Http2(stream) => {
+                stream.break_off()?;
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
         }
     }
 
@@ -165,8 +239,10 @@ pub(crate) fn serve_http1(
             ..
         } = exchange;
         // What was answered early still has its body.
-        if progress == Progress::Head {
-            connection.body(&mut request)?;
+        match progress {
+            Progress::Head => connection.body(&mut request)?,
+            Progress::Whole => {}
+            Progress::Some => return Ok(()),
         }
     }
     Ok(())

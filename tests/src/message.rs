@@ -6,6 +6,8 @@ pub struct Call {
     pub(crate) method: String,
     pub(crate) authority: String,
     pub(crate) path: String,
+    /// What an upgrade is to.
+    pub(crate) protocol: Option<String>,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Body,
 }
@@ -31,6 +33,8 @@ pub enum Body {
     Pieces,
     /// Bytes of a length that is not told, and trailers, sent with the head.
     Trailed(Vec<u8>, Vec<(String, String)>),
+    /// What goes through a tunnel, these bytes with the head.
+    Tunnel(Vec<u8>),
 }
 
 impl Call {
@@ -40,6 +44,7 @@ impl Call {
             method: method.to_owned(),
             authority: "web.test".to_owned(),
             path: path.to_owned(),
+            protocol: None,
             fields: Vec::new(),
             body: Body::None,
         }
@@ -53,6 +58,24 @@ impl Call {
     /// A POST for `web.test`.
     pub fn post(path: &str, body: impl AsRef<[u8]>) -> Call {
         Call::new("POST", path).body(body)
+    }
+
+    /// A CONNECT to this authority.
+    pub fn connect(authority: &str) -> Call {
+        Call::new("CONNECT", authority).to(authority).saying("")
+    }
+
+    /// A GET for `web.test` that is to become a tunnel for another protocol.
+    pub fn upgrade(path: &str, protocol: &str) -> Call {
+        let mut call = Call::get(path).saying("");
+        call.protocol = Some(protocol.to_owned());
+        call
+    }
+
+    /// With these bytes for the tunnel that it asks for, sent with the head.
+    pub fn saying(mut self, bytes: impl AsRef<[u8]>) -> Call {
+        self.body = Body::Tunnel(bytes.as_ref().to_vec());
+        self
     }
 
     /// The same for another authority.
@@ -107,9 +130,13 @@ impl Call {
             method,
             authority,
             path,
+            protocol,
             ..
         } = self;
-        let start = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n");
+        let mut start = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n");
+        if let Some(protocol) = protocol {
+            start += &format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n");
+        }
         self.body.http1(start, &self.fields)
     }
 }
@@ -171,7 +198,7 @@ impl Answer {
 impl Body {
     fn http1(&self, mut head: String, fields: &[(String, String)]) -> Vec<u8> {
         match self {
-            Body::None => {}
+            Body::None | Body::Tunnel(_) => {}
             Body::Whole(bytes) => head += &format!("Content-Length: {}\r\n", bytes.len()),
             Body::Announced(length) => head += &format!("Content-Length: {length}\r\n"),
             Body::Pieces | Body::Trailed(..) => head += "Transfer-Encoding: chunked\r\n",
@@ -181,7 +208,7 @@ impl Body {
         }
         let mut bytes = (head + "\r\n").into_bytes();
         match self {
-            Body::Whole(body) => bytes.extend(body),
+            Body::Whole(body) | Body::Tunnel(body) => bytes.extend(body),
             Body::Trailed(body, trailers) => {
                 let trailers = trailers.iter().map(|(name, value)| (&**name, &**value));
                 bytes.extend(Body::Pieces.http1_piece(body));
@@ -197,7 +224,7 @@ impl Body {
         let length = match self {
             Body::Whole(bytes) => bytes.len(),
             Body::Announced(length) => *length,
-            Body::None | Body::Pieces | Body::Trailed(..) => return None,
+            Body::None | Body::Pieces | Body::Trailed(..) | Body::Tunnel(_) => return None,
         };
         Some(("content-length".to_owned(), length.to_string()))
     }
@@ -208,7 +235,7 @@ impl Body {
             Body::None => true,
             Body::Whole(bytes) => bytes.is_empty(),
             Body::Announced(length) => *length == 0,
-            Body::Pieces | Body::Trailed(..) => false,
+            Body::Pieces | Body::Trailed(..) | Body::Tunnel(_) => false,
         }
     }
 
@@ -219,7 +246,7 @@ impl Body {
                 *left = left.saturating_sub(length);
                 *left == 0
             }
-            Body::None | Body::Whole(_) | Body::Pieces | Body::Trailed(..) => false,
+            _ => false,
         }
     }
 
@@ -232,7 +259,7 @@ impl Body {
                 chunk.extend(b"\r\n");
                 chunk
             }
-            Body::None | Body::Whole(_) | Body::Announced(_) | Body::Trailed(..) => bytes.to_vec(),
+            _ => bytes.to_vec(),
         }
     }
 
@@ -244,7 +271,7 @@ impl Body {
                 let trailers = trailers.map(|(name, value)| format!("{name}: {value}\r\n"));
                 format!("0\r\n{}\r\n", trailers.collect::<String>()).into_bytes()
             }
-            Body::None | Body::Whole(_) | Body::Announced(_) | Body::Trailed(..) => {
+            _ => {
                 assert!(trailers.is_empty(), "only pieces have trailers");
                 Vec::new()
             }

@@ -60,12 +60,7 @@ impl Http2Client {
         };
         self.events.clear();
         self.windows.open(self.stream);
-        let mut fields = vec![
-            (":method".to_owned(), call.method.clone()),
-            (":scheme".to_owned(), "http".to_owned()),
-            (":path".to_owned(), call.path.clone()),
-            (":authority".to_owned(), call.authority.clone()),
-        ];
+        let mut fields = pseudo_fields(call);
         fields.extend(call.body.length());
         fields.extend(super::lower(&call.fields));
         let ends = call.body.is_empty();
@@ -79,6 +74,10 @@ impl Http2Client {
             Body::Whole(bytes) if !ends => {
                 self.peer.put(&head.in_frames())?;
                 self.data(bytes, true)
+            }
+            Body::Tunnel(bytes) if !bytes.is_empty() => {
+                let content = self.content_frame(bytes);
+                self.peer.put(&[head.in_frames(), content.bytes()].concat())
             }
             // All in one, so that who has the head has the rest.
             Body::Trailed(bytes, trailers) => {
@@ -319,6 +318,25 @@ fn line_bytes(fields: &[(String, String)]) -> u64 {
     let lines = fields.iter();
     let lines = lines.map(|(name, value)| name.len() + value.len() + ": \r\n".len());
     lines.sum::<usize>() as u64
+}
+
+/// What a request begins with: CONNECT has no path, and one for another protocol names
+/// that (RFC 8441, section 4).
+fn pseudo_fields(call: &Call) -> Vec<(String, String)> {
+    let (path, authority) = ((":path", &*call.path), (":authority", &*call.authority));
+    let scheme = (":scheme", "http");
+    let fields = match &call.protocol {
+        Some(protocol) => vec![
+            (":method", "CONNECT"),
+            (":protocol", protocol),
+            scheme,
+            path,
+            authority,
+        ],
+        None if call.method == "CONNECT" => vec![(":method", "CONNECT"), authority],
+        None => vec![(":method", &*call.method), scheme, path, authority],
+    };
+    super::lower(&fields)
 }
 
 /// The head of an answer, if that is what these are.

@@ -45,7 +45,10 @@ pub mod code {
 }
 
 /// Settings.
-#[expect(missing_docs, reason = "the names of RFC 9113, section 6.5.2")]
+#[expect(
+    missing_docs,
+    reason = "the names of RFC 9113, section 6.5.2, and of RFC 8441"
+)]
 pub mod setting {
     pub const HEADER_TABLE_SIZE: u16 = 1;
     pub const ENABLE_PUSH: u16 = 2;
@@ -53,6 +56,7 @@ pub mod setting {
     pub const INITIAL_WINDOW_SIZE: u16 = 4;
     pub const MAX_FRAME_SIZE: u16 = 5;
     pub const MAX_HEADER_LIST_SIZE: u16 = 6;
+    pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 }
 
 /// What a frame carries at most where the peer says nothing else (section 6.5.2).

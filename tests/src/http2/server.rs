@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::{Frame, PREFACE, Peer, Windows, code, kind, lower};
+use super::{Frame, PREFACE, Peer, Windows, code, kind, lower, setting};
+use crate::os;
 use crate::server::{Connection, Recorder, Request};
 
 /// No test keeps a server waiting longer.
@@ -66,7 +67,7 @@ pub(crate) fn serve(
     if connection.at_most(PREFACE.len())? != PREFACE {
         return Err(io::Error::other("no preface of HTTP/2"));
     }
-    shared.send(&Frame::settings(&[]))?;
+    shared.send(&Frame::settings(&[(setting::ENABLE_CONNECT_PROTOCOL, 1)]))?;
     shared.send(&Frame::window_update(0, CONNECTION_WINDOW))?;
     std::thread::scope(|scope| {
         let mut peer = Peer::over(connection);
@@ -114,9 +115,9 @@ impl Shared {
         self.put(&frame.bytes())
     }
 
-    fn put(&self, bytes: &[u8]) -> io::Result<()> {
+    fn put(&self, octets: &[u8]) -> io::Result<()> {
         let mut out = self.out.lock().expect("no thread panics with it");
-        out.write_all(bytes)
+        out.write_all(octets)
     }
 
     /// Takes a frame in, and gives the request that it begins.
@@ -154,8 +155,11 @@ impl Shared {
         Ok(begun)
     }
 
-    /// Gives a request up.
+    /// Gives a request up, on a connection that goes on.
     fn reset(&self, id: u32) {
+        if self.state().is_over {
+            return;
+        }
         let _ = self.send(&Frame::reset(id, code::INTERNAL_ERROR));
     }
 
@@ -199,12 +203,28 @@ impl State {
 impl Stream<'_> {
     /// Reads the rest of a request.
     pub(crate) fn body(&self, request: &mut Request) -> io::Result<()> {
-        while !self.part(request)? {}
-        Ok(())
+        loop {
+            match self.part()? {
+                Part::Content(content, _) => request.body.extend(content),
+                Part::Trailers(trailers) => request.trailers = trailers,
+                Part::End => return Ok(()),
+            }
+        }
     }
 
-    /// Reads a part of the rest of a request, and says if it was the end.
-    pub(crate) fn part(&self, request: &mut Request) -> io::Result<bool> {
+    /// The next bytes of its content; none at its end.
+    pub(crate) fn content(&self) -> io::Result<Vec<u8>> {
+        loop {
+            match self.part()? {
+                Part::Content(content, _) if !content.is_empty() => return Ok(content),
+                Part::Content(..) | Part::Trailers(_) => {}
+                Part::End => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    /// The next part of it. What is taken makes room for more.
+    fn part(&self) -> io::Result<Part> {
         let part = self.shared.wait(|state| {
             let part = state.streams.get_mut(&self.id)?.parts.pop_front();
             match part {
@@ -212,32 +232,47 @@ impl Stream<'_> {
                 None if state.is_gone(self.id) => Some(Err(io::ErrorKind::UnexpectedEof)),
                 None => None,
             }
-        })?;
-        match part? {
-            Part::Content(content, length) => {
-                request.body.extend(content);
-                let length = u32::try_from(length).unwrap_or_default();
-                if length > 0 {
-                    self.shared.send(&Frame::window_update(self.id, length))?;
-                    self.shared.send(&Frame::window_update(0, length))?;
-                }
+        })??;
+        if let Part::Content(_, length) = part {
+            let length = u32::try_from(length).unwrap_or_default();
+            if length > 0 {
+                self.shared.send(&Frame::window_update(self.id, length))?;
+                self.shared.send(&Frame::window_update(0, length))?;
             }
-            Part::Trailers(trailers) => request.trailers = trailers,
-            Part::End => return Ok(true),
         }
-        Ok(false)
+        Ok(part)
     }
 
     /// Sends a field block.
     pub(crate) fn headers(&self, fields: &[(String, String)], ends: bool) -> io::Result<()> {
-        let fields = lower(fields);
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(name, value)| (&**name, &**value))
-            .collect();
-        let frame = Frame::fields(self.id, &fields);
+        let frame = self.section(fields);
         let frame = if ends { frame.ending() } else { frame };
         self.shared.put(&frame.in_frames())
+    }
+
+    /// The octets of a head, and those of the content behind it, which is the last.
+    pub(crate) fn octets(&self, head: &[(String, String)], content: &[u8]) -> [Vec<u8>; 2] {
+        let frames = [self.section(head), Frame::data(self.id, content).ending()];
+        frames.map(|frame| frame.bytes())
+    }
+
+    fn section(&self, fields: &[(String, String)]) -> Frame {
+        let fields = lower(fields);
+        let fields = fields.iter().map(|(name, value)| (&**name, &**value));
+        Frame::fields(self.id, &fields.collect::<Vec<_>>())
+    }
+
+    /// Sends octets as they are.
+    pub(crate) fn put(&self, octets: &[u8]) -> io::Result<()> {
+        self.shared.put(octets)
+    }
+
+    /// Ends the connection with a reset, once no request is served any more.
+    pub(crate) fn break_off(&self) -> io::Result<()> {
+        self.shared.state().is_over = true;
+        let out = self.shared.out.lock().expect("no thread panics with it");
+        os::reset_on_close(&out)?;
+        out.shutdown(Shutdown::Read)
     }
 
     /// Sends content, and waits for room for it.
@@ -279,10 +314,16 @@ fn request(fields: &[(String, String)]) -> Request {
         let found = fields.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    let (method, target) = (pseudo(":method"), pseudo(":path"));
-    let authority = ("host".to_owned(), pseudo(":authority"));
+    let (mut method, target) = (pseudo(":method"), pseudo(":path"));
+    let mut known = vec![("host".to_owned(), pseudo(":authority"))];
+    // It asks for what an upgrade asks for in HTTP/1.
+    let protocol = pseudo(":protocol");
+    if !protocol.is_empty() {
+        "GET".clone_into(&mut method);
+        known.push(("upgrade".to_owned(), protocol));
+    }
     let regular = fields.iter().filter(|(name, _)| !name.starts_with(':'));
-    let fields: Vec<_> = [authority].into_iter().chain(regular.cloned()).collect();
+    let fields: Vec<_> = known.into_iter().chain(regular.cloned()).collect();
     let lines = fields
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"));
