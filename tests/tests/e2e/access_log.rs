@@ -10,12 +10,13 @@ use ambassador_tests::{
 };
 use serde_json::Value;
 
-matrix!(each_request_is_a_line, what_is_to_be_kept_is_a_line);
-
-on_http1!(
-    what_is_no_request_is_a_line_too,
+matrix!(
+    each_request_is_a_line,
+    what_is_to_be_kept_is_a_line,
     a_tunnel_is_the_line_of_its_request,
 );
+
+on_http1!(what_is_no_request_is_a_line_too,);
 
 on_both_backends!(
     a_line_is_written_as_it_is_asked_for,
@@ -203,28 +204,41 @@ fn a_connection_that_leads_nowhere_is_a_line(backend: Backend) {
     }
 }
 
-fn a_tunnel_is_the_line_of_its_request(backend: Backend) {
-    let server = Server::echo();
-    let listen = free();
-    let config = one_upstream(listen, server.address(), "");
-    let proxy = Proxy::start(backend, &format!("{LOGGED}{config}"));
-    let mut client = Client::connect(listen);
-    let connect = "CONNECT web.test:443 HTTP/1.1\r\nHost: web.test:443\r\n\r\n";
-    client.send(connect);
-    assert_eq!(client.response("CONNECT").status, 200);
-    client.send("twelve bytes");
-    assert_eq!(client.exactly(12), b"twelve bytes");
-    client.finish();
-    assert_eq!(client.rest().expect("a FIN"), b"");
-
-    let line = lines(&proxy, 1).remove(0);
-    assert_eq!(
-        (&line["status"], &line["outcome"]),
-        (&200.into(), &"closed".into())
-    );
-    assert_eq!(line["bytes_in"], connect.len() + 12);
-    assert!(line["bytes_out"].as_u64() > Some(12), "{line}");
-    proxy.expect_metric("ambassador_tcp_connections_total", &[], 1.0);
+fn a_tunnel_is_the_line_of_its_request(column: Column) {
+    let chat = column.script(crate::tunnels::chat);
+    // What is relayed is in no protocol.
+    let echo = Server::echo();
+    let connect = Call::connect("web.test:443");
+    for (call, server, more, end) in [
+        (Call::upgrade("/", "chat"), &chat, "", "the end"),
+        (connect, &echo, "protocol: auto", ""),
+    ] {
+        let listen = free();
+        let config = one_upstream(listen, server.address(), more);
+        let proxy = Proxy::start(column, &format!("{LOGGED}{config}"));
+        let statuses = ["twelve bytes", "twelve bytes and more"].map(|said| {
+            let mut client = column.connect(listen);
+            let status = client.open(&call).status;
+            client.piece(said);
+            client.end(&[]);
+            let all = format!("{said}{end}");
+            assert_eq!(client.content(all.len()), all.as_bytes());
+            assert!(client.is_at_end(), "no reset");
+            status
+        });
+        let lines = lines(&proxy, 2);
+        for (line, status) in lines.iter().zip(statuses) {
+            assert_eq!(line["status"], status);
+            assert_eq!(line["outcome"], "closed");
+        }
+        // What went through it counts behind its head.
+        let bytes =
+            |name: &str| [0, 1].map(|at: usize| lines[at][name].as_u64().expect("a number"));
+        let (received, sent) = (bytes("bytes_in"), bytes("bytes_out"));
+        assert!(received[0] > 12 && sent[0] > 12, "{}", lines[0]);
+        assert_eq!((received[1] - received[0], sent[1] - sent[0]), (9, 9));
+        proxy.expect_metric("ambassador_tcp_connections_total", &[], 2.0);
+    }
 }
 
 fn a_captured_connection_tells_where_it_was_going(backend: Backend) {
