@@ -54,10 +54,10 @@ pub fn binary() -> PathBuf {
 }
 
 /// The proxy's command line on a backend, not started.
-pub fn ambassador(backend: Backend) -> Command {
+pub fn ambassador(column: impl Into<Column>) -> Command {
     let mut command = Command::new(binary());
     command
-        .env("AMBASSADOR_BACKEND", backend.name())
+        .env("AMBASSADOR_BACKEND", column.into().backend.name())
         .envs(STRICT);
     command
 }

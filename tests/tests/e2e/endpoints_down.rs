@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use ambassador_tests::proxy::{Launch, Scratch};
 use ambassador_tests::{
-    Answer, Backend, Call, Client, Column, Exchange, Proxy, Server, eventually, matrix, on_http1,
-    os, ports,
+    Answer, Backend, Call, Column, Exchange, Protocol, Proxy, Server, eventually, matrix,
+    on_both_backends, os, ports,
 };
 
 use crate::access_log::{LOGGED, lines};
@@ -31,13 +31,11 @@ matrix!(
     a_probe_is_tried_at_other_endpoints,
     host_names_the_endpoint_of_the_try,
     a_callers_own_limit_speaks_against_nobody,
-);
-
-on_http1!(
     the_address_family_that_works_is_used,
     one_that_answers_nonsense_is_not_noticed,
-    a_tunnel_goes_to_the_next_endpoint,
 );
+
+on_both_backends!(a_tunnel_goes_to_the_next_endpoint,);
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -68,8 +66,7 @@ fn is_closed(proxy: &Proxy) {
 }
 
 #[track_caller]
-fn serves_everybody(column: impl Into<Column>, proxy: &Proxy, listen: SocketAddr) {
-    let column = column.into();
+fn serves_everybody(column: Column, proxy: &Proxy, listen: SocketAddr) {
     for round in 0..100 {
         let answer = column.connect(listen).get("/");
         assert_eq!(answer.status, 200, "{round}: {}", answer.reason());
@@ -126,8 +123,8 @@ fn all_that_fail_open_the_circuit(column: Column) {
     assert!((5..=8).contains(&asked), "{asked}");
 }
 
-fn the_address_family_that_works_is_used(backend: Backend) {
-    let four = Server::ok();
+fn the_address_family_that_works_is_used(column: Column) {
+    let four = column.ok();
     let port = four.address().port();
     // Takes no connection: its queue is full.
     let six = TcpListener::bind(("::1", port)).expect("the port is free");
@@ -140,7 +137,7 @@ fn the_address_family_that_works_is_used(backend: Backend) {
     );
     let scratch = Scratch::new();
     let hosts = scratch.file("hosts", "127.0.0.1 both.test\n::1 both.test\n");
-    let proxy = Proxy::launch(backend, &config, with_hosts(&hosts));
+    let proxy = Proxy::launch(column, &config, with_hosts(&hosts));
     let count = || {
         proxy.upstream("web")["endpoints"]
             .as_array()
@@ -148,20 +145,18 @@ fn the_address_family_that_works_is_used(backend: Backend) {
     };
     eventually("both families are known", SOON, || count() == 2);
     for _ in 0..10 {
-        let mut client = Client::connect(listen);
-        client.send("GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n");
-        assert_eq!(client.response("GET").status, 200);
+        let get = Call::get("/");
+        assert_eq!(column.connect(listen).call(&get).status, 200);
     }
     drop(full);
     drop(six);
     // Nobody listens there now.
     for _ in 0..20 {
-        assert_eq!(Client::connect(listen).get("/").status, 200);
+        assert_eq!(column.connect(listen).get("/").status, 200);
     }
     is_closed(&proxy);
 }
 
-/// Connects until a listener that accepts nobody takes no more.
 /// A start with this file as /etc/hosts, in a mount namespace.
 fn with_hosts(hosts: &Path) -> Launch {
     let bind = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
@@ -172,6 +167,7 @@ fn with_hosts(hosts: &Path) -> Launch {
     }
 }
 
+/// Connects until a listener that accepts nobody takes no more.
 fn fill(listener: &TcpListener) -> Vec<TcpStream> {
     os::shorten_queue(listener).expect("it listens");
     let address = listener.local_addr().expect("it listens");
@@ -200,14 +196,14 @@ fn one_that_fails_is_not_noticed(column: Column) {
     proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
 }
 
-fn one_that_answers_nonsense_is_not_noticed(backend: Backend) {
-    let bad = Server::start(|connection| {
-        connection.head()?;
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: one\r\n\r\n")
-    });
-    let (one, two) = (Server::ok(), Server::ok());
-    let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
-    serves_everybody(backend, &proxy, listen);
+fn one_that_answers_nonsense_is_not_noticed(column: Column) {
+    let nonsense = Answer::status(200)
+        .in_pieces()
+        .field("Content-Length", "one");
+    let bad = column.script(move |exchange| exchange.send(&nonsense));
+    let (one, two) = (column.ok(), column.ok());
+    let (proxy, listen) = start(column, &[bad.address(), one.address(), two.address()], "");
+    serves_everybody(column, &proxy, listen);
     is_ejected(&proxy);
     let cause = [("cause", "protocol-error")];
     proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
@@ -310,12 +306,11 @@ fn the_next_endpoint_is_asked_without_a_wait(column: Column) {
 fn a_tunnel_goes_to_the_next_endpoint(backend: Backend) {
     let one = Server::echo();
     let (proxy, listen) = start(backend, &[refused(), one.address()], "");
-    for _ in 0..20 {
-        let mut client = Client::connect(listen);
-        client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
-        assert_eq!(client.response("CONNECT").status, 200);
-        client.send("ping");
-        assert_eq!(client.exactly(4), b"ping");
+    for protocol in Protocol::ALL.repeat(20) {
+        let mut client = protocol.connect(listen);
+        client.open(&Call::connect("web.test:80"));
+        client.piece("ping");
+        assert_eq!(client.content(4), b"ping");
     }
     is_closed(&proxy);
 }

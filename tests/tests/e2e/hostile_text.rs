@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use ambassador_tests::proxy::{ambassador, one_upstream};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports, program};
+use ambassador_tests::{Call, Column, Proxy, eventually, matrix, ports, program};
 
 use crate::access_log::{LOGGED, lines};
 
-on_http1!(logs_show_it_as_numbers,);
+matrix!(logs_show_it_as_numbers,);
 
 /// C1, override of direction, separators of lines, no width.
 const HOSTILE: &str = "\u{9b}31m\u{202e}\u{2028}\u{2029}\u{feff}\u{2066}";
@@ -20,17 +20,15 @@ fn is_plain(text: &str) {
     assert!(found.is_empty(), "{found:?} in {text:?}");
 }
 
-fn logs_show_it_as_numbers(backend: Backend) {
-    let server = Server::ok();
+fn logs_show_it_as_numbers(column: Column) {
+    let server = column.ok();
     let listen = ([127, 0, 0, 1], ports::free()).into();
     let config = one_upstream(listen, server.address(), "");
-    let proxy = Proxy::start(backend, &format!("{LOGGED}{config}"));
-    let mut client = Client::connect(listen);
-    client.send(format!(
-        "GET /{HOSTILE} HTTP/1.1\r\nHost: web.test\r\nx-request-id: a{HOSTILE}\r\n\r\n"
-    ));
-    assert_eq!(client.response("GET").status, 200);
-    assert_eq!(lines(&proxy, 1)[0]["request_id"], format!("a{HOSTILE}"));
+    let proxy = Proxy::start(column, &format!("{LOGGED}{config}"));
+    let id = format!("a{HOSTILE}");
+    let call = Call::get(&format!("/{HOSTILE}")).field("x-request-id", &id);
+    assert_eq!(column.connect(listen).call(&call).status, 200);
+    assert_eq!(lines(&proxy, 1)[0]["request_id"], id);
     is_plain(&proxy.log());
 
     // As does a file that a running proxy refuses.
@@ -46,12 +44,12 @@ fn logs_show_it_as_numbers(backend: Backend) {
     );
 
     let file = proxy.config_file();
-    let output = program::output(ambassador(backend).arg("check").arg(&file));
+    let output = program::output(ambassador(column).arg("check").arg(&file));
     assert_eq!(output.status.code(), Some(78));
     is_plain(&String::from_utf8_lossy(&output.stderr));
     proxy.rewrite_config(&config);
     let asked = format!("http://{HOSTILE}/");
-    let mut explain = ambassador(backend);
+    let mut explain = ambassador(column);
     explain
         .arg("explain")
         .arg("--config")
