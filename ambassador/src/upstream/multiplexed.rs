@@ -98,10 +98,17 @@ impl MultiplexedConnection {
     pub(super) fn gives_place(&self) {
         self.places.set(self.places.get() - 1);
         if self.is_idle() {
-            self.shared.add_idle();
+            if !self.is_leaving.get() {
+                self.shared.add_idle();
+            }
             self.idle_since.set(ring::now());
             self.end_if_left();
         }
+    }
+
+    /// Its upstream, as all shards see it.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Whether no request has a place on it.
@@ -126,7 +133,12 @@ impl MultiplexedConnection {
 
     /// Gives it no more requests, and closes it after those that it has.
     pub(super) fn leave(&self) {
-        self.is_leaving.set(true);
+        if !self.is_leaving.replace(true) {
+            self.shared.add_leaving();
+            if self.is_idle() {
+                self.shared.remove_idle();
+            }
+        }
         self.end_if_left();
     }
 
@@ -175,7 +187,8 @@ impl MultiplexedConnection {
                     };
                 }
                 First::Left(Driven::Opened { .. }) => {}
-                First::Left(Driven::Changed | Driven::Rests) => self.end_if_left(),
+                First::Left(Driven::Changed | Driven::Rests) if self.is_over() => self.leave(),
+                First::Left(Driven::Changed | Driven::Rests) => {}
                 First::Right(()) => match asked_at {
                     Some(asked) if self.multiplexed.heard_at() < asked => {
                         self.multiplexed.end(Ended::Closed);
@@ -195,8 +208,10 @@ impl MultiplexedConnection {
 
 impl Drop for MultiplexedConnection {
     fn drop(&mut self) {
-        if self.is_idle() {
-            self.shared.remove_idle();
+        match self.is_leaving.get() {
+            true => self.shared.remove_leaving(),
+            false if self.is_idle() => self.shared.remove_idle(),
+            false => {}
         }
     }
 }

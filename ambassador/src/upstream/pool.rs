@@ -267,7 +267,7 @@ impl Pools {
         let (shared, limits) = (&pool.shared, &pool.shared.limits);
         let reusable = !self.closing.get()
             && !shared.is_retired()
-            && shared.permits.above_cap() == 0
+            && shared.above_cap() == 0
             && !connection.is_old(limits.max_lifetime(), now)
             && !connection.stream.is_closed_or_busy();
         if !reusable {

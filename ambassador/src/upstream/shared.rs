@@ -59,6 +59,8 @@ pub struct Shared {
     /// How its TLS handshakes went.
     pub(crate) handshakes: Handshakes,
     idle: AtomicU32,
+    /// Connections that close, or do so after the requests that they have.
+    leaving: AtomicU32,
     /// The most idle connections beside which a dialled one was answered.
     answered_beside: AtomicU32,
     /// How often the time before a PING was doubled, as there were too many of them.
@@ -91,6 +93,7 @@ impl Shared {
             tls: ArcSwapOption::empty(),
             handshakes: Handshakes::default(),
             idle: AtomicU32::new(0),
+            leaving: AtomicU32::new(0),
             answered_beside: AtomicU32::new(0),
             calmed: AtomicU32::new(0),
             retired: AtomicBool::new(false),
@@ -210,6 +213,21 @@ impl Shared {
 
     pub(super) fn remove_idle(&self) {
         self.idle.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Open connections that a lowered cap has no place for, but for those that close
+    /// anyway.
+    pub(super) fn above_cap(&self) -> u32 {
+        let leaving = self.leaving.load(Ordering::SeqCst);
+        self.permits.above_cap().saturating_sub(leaving)
+    }
+
+    pub(super) fn add_leaving(&self) {
+        self.leaving.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn remove_leaving(&self) {
+        self.leaving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -127,6 +127,7 @@ impl Pools {
             shard: self.shard,
             peer: checkout.peer,
         };
+        let until = ring::now() + opening.within;
         loop {
             if let Some(leased) = self.take(shared, key, freshness) {
                 return Ok(Granted::Leased(leased));
@@ -146,27 +147,36 @@ impl Pools {
                 key,
                 wait,
             };
-            let place = async {
-                match dial_turn {
-                    Some(_) => self.place_freed(shared).await,
-                    None => pending().await,
+            let turn = loop {
+                let place = async {
+                    match dial_turn {
+                        Some(_) => self.place_freed(shared).await,
+                        None => pending().await,
+                    }
+                };
+                let turn = timer::timeout_at(until, &mut waiting.wait);
+                match first(turn, place).await {
+                    First::Left(turn) => break turn,
+                    First::Right(()) => {
+                        if let Some(leased) = self.take(shared, key, freshness) {
+                            return Ok(Granted::Leased(leased));
+                        }
+                    }
                 }
             };
-            let turn = timer::timeout(opening.within, &mut waiting.wait);
-            match first(turn, place).await {
-                First::Left(Err(_)) => return Err(CheckoutError::PendingTimeout),
-                First::Left(Ok(Turn::TurnedAway)) => return Err(CheckoutError::Overloaded),
-                First::Left(Ok(Turn::Dial(permit))) => return Ok(Granted::Permit(permit)),
-                First::Left(Ok(Turn::Reuse)) => match self.take_set_aside(shared.id, key) {
+            match turn {
+                Err(_) => return Err(CheckoutError::PendingTimeout),
+                Ok(Turn::TurnedAway) => return Err(CheckoutError::Overloaded),
+                Ok(Turn::Dial(permit)) => return Ok(Granted::Permit(permit)),
+                Ok(Turn::Reuse) => match self.take_set_aside(shared.id, key) {
                     Some(connection) if freshness == Freshness::Any && connection.serves(key) => {
                         let lease = Lease::new(connection, self);
                         return Ok(Granted::Leased(Leased::Own(lease)));
                     }
                     Some(other) => return Ok(Granted::Permit(other.permit)),
+                    // A place on a connection that is shared.
                     None => {}
                 },
-                // There may be a place now.
-                First::Right(()) => {}
             }
         }
     }

@@ -123,7 +123,7 @@ impl Pool {
         let rested = self.idle.iter();
         let rested = rested.take_while(|idle| idle.age(now) >= surplus.idle_for());
         let above_idle = above_idle.min(rested.count());
-        let above = above_idle.max(self.shared.permits.above_cap() as usize);
+        let above = above_idle.max(self.shared.above_cap() as usize);
         for _ in 0..above.min(self.idle.len()) {
             expired.push(self.remove(0));
         }

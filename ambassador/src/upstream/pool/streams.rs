@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::stream_lease::StreamLease;
+use super::sweep::Surplus;
 use super::waiting::Waiting;
 use super::{CheckoutError, Pool, Pools};
 use crate::clock::Instant;
@@ -74,7 +75,7 @@ impl Pools {
             connections.filter(|one| one.key() == key && !one.is_over() && is_fit(one));
         let connection = for_key.find(|one| one.take_place(max_streams))?;
         let waiting = Rc::clone(&pool.shared_connections.waiting);
-        Some(StreamLease::new(Rc::clone(connection), waiting))
+        Some(StreamLease::new(Rc::clone(connection), waiting, self.shard))
     }
 
     /// Whether an endpoint that had the choice has chosen HTTP/1.
@@ -139,7 +140,7 @@ impl Pools {
             pool.shared_connections.open.push(Rc::clone(&one));
             Rc::clone(&pool.shared_connections.waiting)
         });
-        let place = place.then(|| StreamLease::new(Rc::clone(&one), waiting));
+        let place = place.then(|| StreamLease::new(Rc::clone(&one), waiting, self.shard));
         let (pools, shared) = (Rc::downgrade(self), Arc::clone(shared));
         ring::spawn(async move {
             one.drive().await;
@@ -206,13 +207,18 @@ impl Pools {
 }
 
 impl Pool {
-    /// Has shared connections leave that are too old, or idle for too long, but for the
-    /// `keep` that stay however long they are idle.
+    /// The shared connections that are to leave: those above a limit, too old, or idle for
+    /// too long, but for the `keep` that stay however long they are idle. `closing` other
+    /// connections are about to close.
     pub(super) fn expire_shared(
         &self,
         keep: usize,
+        surplus: Surplus,
+        closing: usize,
         now: Instant,
     ) -> Vec<Rc<MultiplexedConnection>> {
+        let above = self.shared_above(surplus, closing, now);
+        let is_above = |one| above.iter().any(|other| Rc::ptr_eq(one, other));
         let limits = &self.shared.limits;
         let (idle_timeout, max_lifetime) = (limits.idle_timeout(), limits.max_lifetime());
         let mut left = self.shared_count();
@@ -224,11 +230,38 @@ impl Pool {
                 .map(|since| now.saturating_duration_since(since));
             let is_too_long = idle.is_some_and(|idle| idle >= lifetime.share_of(idle_timeout));
             let expires = !one.is_over()
-                && (lifetime.is_old(max_lifetime, now) || is_too_long && left > keep);
+                && (is_above(*one)
+                    || lifetime.is_old(max_lifetime, now)
+                    || is_too_long && left > keep);
             left -= usize::from(expires);
             expires
         });
         expired.cloned().collect()
+    }
+
+    /// Idle shared connections above `max_idle` or a lowered cap, the longest idle ones.
+    fn shared_above(
+        &self,
+        surplus: Surplus,
+        closing: usize,
+        now: Instant,
+    ) -> Vec<Rc<MultiplexedConnection>> {
+        let shared = &self.shared;
+        let above_idle = shared.idle().saturating_sub(shared.limits.max_idle()) as usize;
+        let above_cap = (shared.above_cap() as usize).saturating_sub(closing);
+        if above_idle.max(above_cap) == 0 {
+            return Vec::new();
+        }
+        let open = self.shared_connections.open.iter();
+        let idle = open.filter(|one| !one.is_over());
+        let idle = idle.filter_map(|one| Some((one.idle_since()?, one)));
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|(since, _)| *since);
+        let is_rested = |since: Instant| now.saturating_duration_since(since) >= surplus.idle_for();
+        let rested = idle.iter().take_while(|(since, _)| is_rested(*since));
+        let above = above_idle.min(rested.count()).max(above_cap);
+        let above = idle.into_iter().take(above);
+        above.map(|(_, one)| Rc::clone(one)).collect()
     }
 
     /// Shared connections that take more requests.

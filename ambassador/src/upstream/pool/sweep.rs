@@ -81,8 +81,10 @@ impl Pools {
             .collect::<Vec<_>>();
         for pool in pools.values_mut() {
             let keep = self.share_of(pool.shared.limits.min_idle());
+            let before = expired.len();
             pool.take_expired(keep, surplus, now, &mut expired);
-            leaving.append(&mut pool.expire_shared(keep, now));
+            let closing = expired.len() - before;
+            leaving.append(&mut pool.expire_shared(keep, surplus, closing, now));
             pool.withdraw_unheld(self.shard);
             for _ in pool.idle.len() + pool.shared_count() + pool.dialing..keep {
                 pool.dialing += 1;

@@ -24,6 +24,7 @@ mod ahead;
 mod blocked;
 mod choice;
 mod kept;
+mod streams;
 mod waiting;
 
 const MS: Duration = Duration::from_millis(1);

@@ -1,0 +1,116 @@
+//! Connections that many requests share, where each has places for one.
+
+use super::*;
+use crate::upstream::key::Protocol;
+use crate::upstream::permits::{Acquisition, Requester, Turn};
+
+/// Of a connection of this shard that serves one request at a time.
+fn one_stream() -> limits::Http2 {
+    limits::Http2 {
+        max_streams: 1,
+        ..limits::Http2::default()
+    }
+}
+
+impl Shard {
+    fn limit_shared(&self, limits: &limits::Pool) {
+        let timeouts = limits::Timeouts::default();
+        self.shared.limits.set(limits, &timeouts, one_stream());
+        self.shared.permits.set_cap(limits.max_connections);
+    }
+
+    /// A place on a shared connection to endpoint 1.
+    async fn place(&self) -> Result<StreamLease, CheckoutError> {
+        let (namespace, identity) = (Namespace::default(), Identity::ANONYMOUS);
+        let wanted = Checkout {
+            key: PoolKey::new(Protocol::Http2, namespace, endpoint(1), identity),
+            freshness: Freshness::Any,
+            peer: Peer::Local,
+            server_name: None,
+        };
+        let opening = self.shared.limits.opening();
+        let leased = self.pools.checkout(&self.shared, opening, wanted).await?;
+        match leased {
+            Leased::Shared(place) => Ok(place),
+            Leased::Own(_) => panic!("it is a connection"),
+        }
+    }
+
+    /// So many, each on a connection of its own.
+    async fn places(&self, count: usize) -> Vec<StreamLease> {
+        let mut places = Vec::new();
+        for _ in 0..count {
+            places.push(self.place().await.unwrap());
+        }
+        places
+    }
+}
+
+fn of_another_shard() -> Requester {
+    Requester {
+        shard: 0,
+        peer: Peer::Local,
+    }
+}
+
+#[test]
+fn one_is_kept_only_where_no_limit_speaks_against_it() {
+    let none_idle = limits::Pool {
+        max_idle: 0,
+        ..of(9)
+    };
+    for (in_use, limits, kept) in [
+        (3, of(9), 3),
+        (3, of(2), 2),
+        (3, of(1), 1),
+        (1, none_idle, 0),
+    ] {
+        on_a_shard(of(9), move |shard| async move {
+            shard.limit_shared(&of(9));
+            let places = shard.places(in_use).await;
+            shard.limit_shared(&limits);
+            drop(places);
+            timer::sleep(MS).await;
+            assert_eq!(shard.counts(), (kept, kept), "{limits:?}");
+        });
+    }
+}
+
+#[test]
+fn those_above_a_limit_close() {
+    let one_idle = limits::Pool {
+        max_idle: 1,
+        ..of(9)
+    };
+    for (limits, kept) in [(of(9), 4), (one_idle, 1), (of(3), 3)] {
+        on_a_shard(of(9), move |shard| async move {
+            shard.limit_shared(&of(9));
+            drop(shard.places(4).await);
+            assert_eq!(shard.counts(), (4, 4));
+            shard.limit_shared(&limits);
+            shard.pools.obey_limits([&shard.shared].into_iter());
+            assert_eq!(shard.counts().1, kept, "at once");
+            timer::sleep(MS).await;
+            assert_eq!(shard.counts(), (kept, kept), "{limits:?}");
+            timer::sleep(3 * SECOND).await;
+            assert_eq!(shard.counts(), (kept, kept), "no more of them");
+        });
+    }
+}
+
+#[test]
+fn the_place_of_one_goes_to_another_shard_that_waits() {
+    on_a_shard(of(1), |shard| async move {
+        let place = shard.place().await.unwrap();
+        let permits = &shard.shared.permits;
+        let wait = permits.acquire(of_another_shard(), 9, ring::now());
+        let Acquisition::Later(wait) = wait else {
+            panic!("there is one")
+        };
+        let mut wait = pin!(wait);
+        assert!(is_pending(&mut wait).await);
+        drop(place);
+        let turn = timer::timeout(SECOND, wait).await;
+        assert!(matches!(turn, Ok(Turn::Dial(_))));
+    });
+}
