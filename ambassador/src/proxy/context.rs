@@ -410,7 +410,7 @@ impl Context {
             cells.pool(shared.label, |gauge| {
                 gauge.open += shared.permits.in_use();
                 gauge.idle += shared.idle();
-                gauge.pending += shared.permits.waiting();
+                gauge.pending += shared.pending();
             });
             let (mut state, mut transitions) = (0, shared.other_namespaces.forgotten());
             for (_, health) in shared.health_by_namespace() {

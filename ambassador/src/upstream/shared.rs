@@ -59,6 +59,8 @@ pub struct Shared {
     /// How its TLS handshakes went.
     pub(crate) handshakes: Handshakes,
     idle: AtomicU32,
+    /// Requests that wait for a place on a connection that is shared.
+    awaiting_place: AtomicU32,
     /// Connections that close, or do so after the requests that they have.
     leaving: AtomicU32,
     /// The most idle connections beside which a dialled one was answered.
@@ -66,6 +68,15 @@ pub struct Shared {
     /// How often the time before a PING was doubled, as there were too many of them.
     calmed: AtomicU32,
     retired: AtomicBool,
+}
+
+/// A request that waits for a place.
+struct AwaitsPlace<'a>(&'a AtomicU32);
+
+impl Drop for AwaitsPlace<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// How often that time is doubled at most.
@@ -93,6 +104,7 @@ impl Shared {
             tls: ArcSwapOption::empty(),
             handshakes: Handshakes::default(),
             idle: AtomicU32::new(0),
+            awaiting_place: AtomicU32::new(0),
             leaving: AtomicU32::new(0),
             answered_beside: AtomicU32::new(0),
             calmed: AtomicU32::new(0),
@@ -213,6 +225,18 @@ impl Shared {
 
     pub(super) fn remove_idle(&self) {
         self.idle.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Requests that wait for a connection, or for a place on one, on all shards.
+    pub fn pending(&self) -> u32 {
+        let awaiting_place = self.awaiting_place.load(Ordering::SeqCst);
+        self.permits.waiting() + awaiting_place
+    }
+
+    /// Counts one that waits for a place, until what this gives is dropped.
+    pub(super) fn awaits_place(&self) -> impl Drop + '_ {
+        self.awaiting_place.fetch_add(1, Ordering::SeqCst);
+        AwaitsPlace(&self.awaiting_place)
     }
 
     /// Open connections that a lowered cap has no place for, but for those that close

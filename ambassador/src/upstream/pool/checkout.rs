@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::dialling::{DialTarget, Dialled};
 use super::lease::Lease;
-use super::streams::DialTurn;
+use super::streams::{DialStage, DialTurn};
 use super::{Checkout, CheckoutError, Freshness, Leased, Pools};
 use crate::combinators::{First, first};
 use crate::ring::{self, timer};
@@ -52,6 +52,9 @@ impl Pools {
             Granted::Permit(permit) => permit,
             Granted::Leased(leased) => return Ok(leased),
         };
+        if let Some(turn) = &dial_turn {
+            turn.is_at(DialStage::UnderWay);
+        }
         let to = DialTarget {
             key,
             server_name: checkout.server_name,
@@ -106,7 +109,7 @@ impl Pools {
             if let Some(turn) = self.begin_dial(shared, key) {
                 return Ok(Ok(Some(turn)));
             }
-            self.await_place(shared, until).await?;
+            self.await_place(shared, key, until).await?;
             if let Some(leased) = self.take(shared, key, Freshness::Any) {
                 return Ok(Err(leased));
             }
@@ -140,6 +143,9 @@ impl Pools {
                 Acquisition::Full => return Err(CheckoutError::Overloaded),
                 Acquisition::Later(wait) => wait,
             };
+            if let Some(turn) = dial_turn {
+                turn.is_at(DialStage::Queued);
+            }
             self.ask_for_idle(shared);
             let mut waiting = Waiting {
                 pools: self,

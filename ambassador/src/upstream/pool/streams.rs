@@ -22,8 +22,8 @@ const HTTP1_REMEMBERED_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct SharedConnections {
     open: Vec<Rc<MultiplexedConnection>>,
-    /// For whom one is being dialled.
-    dialling: Vec<PoolKey>,
+    /// For whom one is being dialled, or is about to be.
+    dialling: Vec<(PoolKey, DialStage)>,
     /// Those that chose HTTP/1 when they had the choice.
     http1: VecDeque<PoolKey>,
     /// Who waits for a place.
@@ -35,6 +35,15 @@ impl SharedConnections {
     pub(super) fn is_unused(&self) -> bool {
         self.open.is_empty() && self.dialling.is_empty() && self.waiting.len() == 0
     }
+}
+
+/// How far a dial is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DialStage {
+    /// It waits for the right to open a connection.
+    Queued,
+    /// It has it, or is about to ask.
+    UnderWay,
 }
 
 /// The one dial for a key. Dropped, others may dial.
@@ -89,10 +98,10 @@ impl Pools {
     pub(super) fn begin_dial(&self, shared: &Arc<Shared>, key: PoolKey) -> Option<DialTurn<'_>> {
         self.with_pool(shared, |pool| {
             let dialling = &mut pool.shared_connections.dialling;
-            if dialling.contains(&key) {
+            if dialling.iter().any(|(other, _)| *other == key) {
                 return None;
             }
-            dialling.push(key);
+            dialling.push((key, DialStage::UnderWay));
             Some(())
         })?;
         Some(DialTurn {
@@ -103,17 +112,38 @@ impl Pools {
     }
 
     /// Waits until there may be a place, or somebody has dialled. As many wait as will
-    /// have a place on what is dialled, and `max_pending` more.
+    /// have a place beside the first on what is dialled, and `max_pending` more. Where
+    /// nothing can be dialled, `max_pending` wait in all, with those of other shards.
     pub(super) async fn await_place(
         &self,
         shared: &Arc<Shared>,
+        key: PoolKey,
         until: Instant,
     ) -> Result<(), CheckoutError> {
-        let waiting = self.with_pool(shared, |pool| Rc::clone(&pool.shared_connections.waiting));
-        let places = shared.limits.http2().max_streams as usize;
-        if waiting.len() >= places.saturating_add(shared.limits.max_pending() as usize) {
+        let (waiting, stage) = self.with_pool(shared, |pool| {
+            let connections = &pool.shared_connections;
+            let mut dialling = connections.dialling.iter();
+            let stage = dialling.find(|(other, _)| *other == key);
+            (
+                Rc::clone(&connections.waiting),
+                stage.map(|(_, stage)| *stage),
+            )
+        });
+        let max_pending = shared.limits.max_pending();
+        let is_full = match stage {
+            // An idle connection of any shard closes for whoever waits.
+            Some(DialStage::Queued) => {
+                shared.pending() >= max_pending.saturating_add(shared.idle())
+            }
+            Some(DialStage::UnderWay) | None => {
+                let places = shared.limits.http2().max_streams.saturating_sub(1);
+                waiting.len() >= places.saturating_add(max_pending) as usize
+            }
+        };
+        if is_full {
             return Err(CheckoutError::Overloaded);
         }
+        let _counted = shared.awaits_place();
         let turn = timer::timeout_at(until, waiting.turn()).await;
         turn.map_err(|_| CheckoutError::PendingTimeout)
     }
@@ -276,6 +306,18 @@ impl Pool {
     }
 }
 
+impl DialTurn<'_> {
+    /// The dial is that far.
+    pub(super) fn is_at(&self, stage: DialStage) {
+        let mut pools = self.pools.pools.borrow_mut();
+        if let Some(pool) = pools.get_mut(&self.upstream) {
+            let mut dialling = pool.shared_connections.dialling.iter_mut();
+            let entry = dialling.find(|(key, _)| *key == self.key);
+            entry.into_iter().for_each(|(_, entry)| *entry = stage);
+        }
+    }
+}
+
 impl Drop for DialTurn<'_> {
     fn drop(&mut self) {
         let waiting = {
@@ -284,7 +326,7 @@ impl Drop for DialTurn<'_> {
                 return;
             };
             let connections = &mut pool.shared_connections;
-            connections.dialling.retain(|key| *key != self.key);
+            connections.dialling.retain(|(key, _)| *key != self.key);
             Rc::clone(&connections.waiting)
         };
         waiting.wake_all();

@@ -114,3 +114,24 @@ fn the_place_of_one_goes_to_another_shard_that_waits() {
         assert!(matches!(turn, Ok(Turn::Dial(_))));
     });
 }
+
+#[test]
+fn who_waits_for_a_place_is_pending() {
+    on_a_shard(of(1), |shard| async move {
+        shard.limit_shared(&of(1));
+        let first = shard.place().await.unwrap();
+        let (mut second, mut third) = (pin!(shard.place()), pin!(shard.place()));
+        assert!(is_pending(&mut second).await && is_pending(&mut third).await);
+        assert_eq!(shard.shared.pending(), 2);
+        // There is room for two that wait.
+        let fourth = shard.place().await;
+        assert!(matches!(fourth, Err(CheckoutError::Overloaded)));
+        drop(first);
+        let second = second.await.unwrap();
+        assert_eq!(shard.shared.pending(), 1);
+        assert!(is_pending(&mut third).await);
+        drop(second);
+        drop(third.await.unwrap());
+        assert_eq!((shard.shared.pending(), shard.dials()), (0, 1));
+    });
+}
