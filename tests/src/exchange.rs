@@ -205,6 +205,14 @@ impl Exchange<'_> {
         }
     }
 
+    /// Ends the connection behind what was sent. Nothing tells of that before.
+    pub fn close(&mut self) -> io::Result<()> {
+        if let Side::Http2(stream) = &self.side {
+            stream.close()?;
+        }
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
     /// Ends the request, and what of an answer there was, with a reset.
     pub fn reset(&mut self) -> io::Result<()> {
         match &mut self.side {

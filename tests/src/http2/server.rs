@@ -275,6 +275,13 @@ impl Stream<'_> {
         out.shutdown(Shutdown::Read)
     }
 
+    /// Ends the connection behind what was sent.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        self.shared.state().is_over = true;
+        let out = self.shared.out.lock().expect("no thread panics with it");
+        out.shutdown(Shutdown::Both)
+    }
+
     /// Sends content, and waits for room for it.
     pub(crate) fn data(&self, mut bytes: &[u8], ends: bool) -> io::Result<()> {
         loop {

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Caller, Client, Column, Proxy, Server, eventually, matrix, on_http1,
+    ports,
+};
 
-on_http1!(
+matrix!(
     clients_share_upstream_connections,
     a_closed_idle_connection_is_not_reused,
     a_get_on_a_dying_connection_is_replayed,
@@ -20,26 +22,30 @@ on_http1!(
     max_pending_makes_requests_fail,
     min_idle_is_kept_warm,
     max_lifetime_ends_a_connection,
-    bytes_after_an_answer_end_the_connection,
 );
+
+on_http1!(bytes_after_an_answer_end_the_connection);
 
 const SOON: Duration = Duration::from_secs(5);
 
+/// Where requests may share a connection, each has one of its own.
+const APART: &str = "http2: { max_streams: 1 }";
+
 /// One worker, so that there is one pool.
-fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, std::net::SocketAddr) {
+fn start(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, std::net::SocketAddr) {
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = format!(
         "workers: 1\n{}",
         one_upstream(listen, server.address(), more)
     );
-    (Proxy::start(backend, &config), listen)
+    (Proxy::start(column, &config), listen)
 }
 
-fn clients_share_upstream_connections(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen) = start(backend, &server, "");
+fn clients_share_upstream_connections(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = start(column, &server, "");
     for _ in 0..10 {
-        assert_eq!(Client::connect(listen).get("/").status, 200);
+        assert_eq!(column.connect(listen).get("/").status, 200);
     }
     assert_eq!(server.connections(), 1);
     proxy.expect_metric("ambassador_pool_reuse_total", &[("upstream", "web")], 9.0);
@@ -47,43 +53,40 @@ fn clients_share_upstream_connections(backend: Backend) {
     proxy.expect_metric("ambassador_pool_connections", &idle, 1.0);
 }
 
-fn a_closed_idle_connection_is_not_reused(backend: Backend) {
-    let server = Server::start(|connection| {
-        connection.request()?;
-        connection.write(text("ok"))
+fn a_closed_idle_connection_is_not_reused(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::ok("ok"))?;
+        exchange.close()
     });
-    let (proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     for number in 1..=5 {
-        let mut post = String::from("POST / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n");
-        post.push_str("Content-Length: 2\r\n\r\nhi");
-        client.send(post);
-        assert_eq!(client.response("POST").status, 200, "request {number}");
-        let idle = [("upstream", "web"), ("state", "idle")];
+        let answer = client.call(&Call::post("/", "hi"));
+        assert_eq!(answer.status, 200, "request {number}");
+        let open = [("upstream", "web"), ("state", "open")];
         eventually("its close was seen", SOON, || {
-            proxy.metric("ambassador_pool_connections", &idle) == 0.0
+            proxy.metric("ambassador_pool_connections", &open) == 0.0
         });
     }
     assert_eq!(server.connections(), 5);
 }
 
 /// Answers the first request of the first connection, then dies on the next.
-fn dies_on_reuse() -> Server {
-    Server::start(|connection| {
-        connection.request()?;
-        connection.write(text("ok"))?;
-        if connection.number == 1 {
-            connection.request()?;
-            return connection.reset();
+fn dies_on_reuse(column: Column) -> Server {
+    column.script(|exchange| {
+        let target = exchange.request()?.target;
+        if exchange.connection == 1 && target == "/2" {
+            return exchange.break_off();
         }
-        connection.serve_http(|_| text("again"))
+        exchange.send(&Answer::ok("again"))
     })
 }
 
-fn a_get_on_a_dying_connection_is_replayed(backend: Backend) {
-    let server = dies_on_reuse();
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+fn a_get_on_a_dying_connection_is_replayed(column: Column) {
+    let server = dies_on_reuse(column);
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/1").status, 200);
     let answer = client.get("/2");
     assert_eq!((answer.status, answer.reason()), (200, ""));
@@ -95,22 +98,20 @@ fn a_get_on_a_dying_connection_is_replayed(backend: Backend) {
     assert_eq!(targets, ["/1", "/2", "/2"]);
 }
 
-fn a_post_on_a_dying_connection_is_not(backend: Backend) {
-    let server = dies_on_reuse();
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+fn a_post_on_a_dying_connection_is_not(column: Column) {
+    let server = dies_on_reuse(column);
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/1").status, 200);
-    client
-        .send("POST /2 HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 2\r\n\r\nhi");
-    let answer = client.response("POST");
+    let answer = client.call(&Call::post("/2", "hi"));
     assert_eq!((answer.status, answer.reason()), (502, "upstream-reset"));
     assert_eq!(server.requests().len(), 2, "seen once");
 }
 
-fn idle_connections_are_given_up(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = start(backend, &server, "pool: { idle_timeout: 200ms }");
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+fn idle_connections_are_given_up(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = start(column, &server, "pool: { idle_timeout: 200ms }");
+    assert_eq!(column.connect(listen).get("/").status, 200);
     eventually("the pool let go", SOON, || server.open_connections() == 0);
 }
 
@@ -118,10 +119,10 @@ fn idle_connections_are_given_up(backend: Backend) {
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn server() -> (Server, Gate) {
+    fn server(column: Column) -> (Server, Gate) {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let inner = Arc::clone(&gate);
-        let server = Server::http(move |_| {
+        let server = column.server(move |_| {
             let open = inner.0.lock().expect("no panic");
             let limit = Duration::from_secs(20);
             drop(
@@ -130,7 +131,7 @@ impl Gate {
                     .wait_timeout_while(open, limit, |open| !*open)
                     .expect("no panic"),
             );
-            text("ok")
+            Answer::ok("ok")
         });
         (server, Gate(gate))
     }
@@ -141,16 +142,16 @@ impl Gate {
     }
 }
 
-fn max_connections_makes_requests_wait(backend: Backend) {
-    let (server, gate) = Gate::server();
+fn max_connections_makes_requests_wait(column: Column) {
+    let (server, gate) = Gate::server(column);
     let (proxy, listen) = start(
-        backend,
+        column,
         &server,
-        "pool: { max_connections: 2, max_pending: 50 }",
+        &format!("{APART}\npool: {{ max_connections: 2, max_pending: 50 }}"),
     );
-    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(listen)).collect();
+    let mut clients: Vec<Caller> = (0..8).map(|_| column.connect(listen)).collect();
     for client in &mut clients {
-        client.send(get("/"));
+        client.send(&Call::get("/"));
     }
     let pending = [("upstream", "web"), ("state", "pending")];
     eventually("six wait", SOON, || {
@@ -159,18 +160,22 @@ fn max_connections_makes_requests_wait(backend: Backend) {
     assert_eq!(server.connections(), 2);
     gate.open();
     for client in &mut clients {
-        assert_eq!(client.response("GET").status, 200);
+        assert_eq!(client.answer().status, 200);
     }
     assert_eq!(server.connections(), 2);
 }
 
-fn a_connection_serves_a_queue_to_its_end(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen) = start(backend, &server, "pool: { max_connections: 2 }");
+fn a_connection_serves_a_queue_to_its_end(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = start(
+        column,
+        &server,
+        &format!("{APART}\npool: {{ max_connections: 2 }}"),
+    );
     std::thread::scope(|scope| {
         for _ in 0..20 {
             scope.spawn(|| {
-                let mut client = Client::connect(listen);
+                let mut client = column.connect(listen);
                 for _ in 0..20 {
                     assert_eq!(client.get("/").status, 200);
                 }
@@ -183,18 +188,18 @@ fn a_connection_serves_a_queue_to_its_end(backend: Backend) {
     proxy.expect_metric("ambassador_pool_connections", &idle, 2.0);
 }
 
-fn max_pending_makes_requests_fail(backend: Backend) {
-    let (server, gate) = Gate::server();
+fn max_pending_makes_requests_fail(column: Column) {
+    let (server, gate) = Gate::server(column);
     let (_proxy, listen) = start(
-        backend,
+        column,
         &server,
-        "pool: { max_connections: 1, max_pending: 2 }",
+        &format!("{APART}\npool: {{ max_connections: 1, max_pending: 2 }}"),
     );
     let (answered, answers) = std::sync::mpsc::channel();
     for _ in 0..5 {
         let answered = answered.clone();
         std::thread::spawn(move || {
-            let answer = Client::connect(listen).get("/");
+            let answer = column.connect(listen).get("/");
             let _ = answered.send((answer.status, answer.reason().to_owned()));
         });
     }
@@ -210,20 +215,20 @@ fn max_pending_makes_requests_fail(backend: Backend) {
     }
 }
 
-fn min_idle_is_kept_warm(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = start(backend, &server, "pool: { min_idle: 3 }");
+fn min_idle_is_kept_warm(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = start(column, &server, "pool: { min_idle: 3 }");
     eventually("three are dialled unasked", SOON, || {
         server.open_connections() == 3
     });
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
     assert!(server.open_connections() >= 3);
 }
 
-fn max_lifetime_ends_a_connection(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = start(backend, &server, "pool: { max_lifetime: 300ms }");
-    let mut client = Client::connect(listen);
+fn max_lifetime_ends_a_connection(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = start(column, &server, "pool: { max_lifetime: 300ms }");
+    let mut client = column.connect(listen);
     eventually("a second connection was needed", SOON, || {
         assert_eq!(client.get("/").status, 200);
         server.connections() >= 2
