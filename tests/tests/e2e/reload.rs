@@ -10,7 +10,7 @@ use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
 use ambassador_tests::{
     Answer, Backend, Call, Cgroup, Client, Column, Proxy, Server, eventually, matrix,
-    on_both_backends, on_http1, ports,
+    on_both_backends, ports,
 };
 
 use crate::capture::get;
@@ -20,9 +20,8 @@ matrix!(
     a_changed_file_is_seen_without_a_signal,
     a_bad_file_changes_nothing,
     work_in_flight_finishes_where_it_started,
+    an_upstream_that_is_gone_keeps_no_connection,
 );
-
-on_http1!(an_upstream_that_is_gone_keeps_no_connection,);
 
 on_both_backends!(
     a_swapped_link_is_seen_as_of_a_config_map,
@@ -215,25 +214,30 @@ fn claims_of_captured_destinations_follow(backend: Backend) {
     });
 }
 
-fn an_upstream_that_is_gone_keeps_no_connection(backend: Backend) {
+fn an_upstream_that_is_gone_keeps_no_connection(column: Column) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let server = Server::http(move |request| {
+    let server = column.server(move |request| {
         if request.target == "/slow" {
             let wait = wait.lock().expect("one user");
             wait.recv_timeout(SOON).expect("it is told to go on");
         }
-        text("done")
+        Answer::ok("done")
     });
     let listen = listen();
     let listener = format!(
         "listeners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
          upstreams:\n  other: {{ endpoints: [\"127.0.0.1:1\"] }}\n"
     );
-    let gone = format!("  web: {{ endpoints: [\"{}\"] }}\n", server.address());
-    let proxy = Proxy::start(backend, &format!("{listener}{gone}"));
-    let (mut slow, mut quick) = (Client::connect(listen), Client::connect(listen));
-    slow.send(ambassador_tests::client::get("/slow"));
+    // Where requests may share a connection, each has one of its own.
+    let gone = format!(
+        "  web: {{ endpoints: [\"{}\"], http2: {{ max_streams: 1 }} }}\n",
+        server.address()
+    );
+    let proxy = Proxy::start(column, &format!("{listener}{gone}"));
+    let (mut slow, mut quick) = (column.connect(listen), column.connect(listen));
+    let call = Call::get("/slow").field("X-Upstream-Host", "web");
+    slow.send(&call);
     eventually("it is in flight", SOON, || server.requests().len() == 1);
     assert_eq!(quick.get("/").text(), "done");
     assert_eq!(server.open_connections(), 2);
@@ -243,7 +247,7 @@ fn an_upstream_that_is_gone_keeps_no_connection(backend: Backend) {
         server.open_connections() == 1
     });
     go.send(()).expect("the server waits");
-    assert_eq!(slow.response("GET").text(), "done");
+    assert_eq!(slow.answer().text(), "done");
     eventually("the other one too", SOON, || server.open_connections() == 0);
     assert_eq!(quick.get("/").status, 404);
     let labels = [("upstream", "web"), ("state", "idle")];

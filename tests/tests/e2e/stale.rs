@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
+use ambassador_tests::{
+    Backend, Client, Column, Proxy, Server, eventually, matrix, on_http1, ports,
+};
 
 on_http1!(
     the_keep_alive_timeout_of_the_upstream_is_kept,
@@ -15,8 +16,9 @@ on_http1!(
     a_408_as_a_get_goes_out_is_one_too,
     a_408_with_no_request_outstanding_answers_nothing,
     a_408_that_answers_is_passed_on,
-    what_was_dialled_ahead_is_not_reused,
 );
+
+matrix!(what_was_dialled_ahead_is_not_reused);
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -162,17 +164,16 @@ fn a_408_that_answers_is_passed_on(backend: Backend) {
     }
 }
 
-fn what_was_dialled_ahead_is_not_reused(backend: Backend) {
-    let server = Server::ok();
+fn what_was_dialled_ahead_is_not_reused(column: Column) {
+    let server = column.ok();
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = one_upstream(listen, server.address(), "pool: { min_idle: 1 }");
     let log = "telemetry: { access_log: { path: stdout, format: json, sample: 100% } }";
-    let proxy = Proxy::start(backend, &format!("workers: 1\n{log}\n{config}"));
+    let proxy = Proxy::start(column, &format!("workers: 1\n{log}\n{config}"));
     let idle = [("upstream", "web"), ("state", "idle")];
     proxy.expect_metric("ambassador_pool_connections", &idle, 1.0);
-    let mut client = Client::connect(listen);
-    client.send(get("/first"));
-    assert_eq!(client.response("GET").status, 200);
+    let mut client = column.connect(listen);
+    assert_eq!(client.get("/first").status, 200);
     proxy.expect_metric("ambassador_requests_total", &[("upstream", "web")], 1.0);
     let reuse = [("upstream", "web")];
     assert_eq!(proxy.metric("ambassador_pool_reuse_total", &reuse), 0.0);

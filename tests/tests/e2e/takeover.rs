@@ -5,28 +5,33 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
+use ambassador_tests::{
+    Answer, Backend, Client, Column, Proxy, Server, eventually, matrix, on_http1, ports,
+};
+
+matrix!(
+    each_endpoint_is_reached_by_its_own_connections,
+    places_under_the_cap_move_along,
+    a_connection_that_has_ended_is_not_handed_over,
+);
 
 on_http1!(
     an_upstream_that_serves_one_connection_at_a_time_serves_all_shards,
     an_upstream_that_serves_one_connection_at_a_time_serves_a_crowd,
     an_upstream_that_serves_few_connections_at_a_time_serves_a_crowd,
     few_connections_serve_many_shards_at_little_traffic,
-    each_endpoint_is_reached_by_its_own_connections,
-    places_under_the_cap_move_along,
-    a_connection_that_has_ended_is_not_handed_over,
 );
 
 const SOON: Duration = Duration::from_secs(5);
 
-fn start(backend: Backend, workers: u16, upstream: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, workers: u16, upstream: &str) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = format!(
         "workers: {workers}\ndrain_timeout: 2s\n\
          listeners:\n  - {{ name: egress, bind: \"{listen}\", protocol: http }}\n\
          upstreams:\n  web: {{ hosts: [web.test], {upstream} }}\n"
     );
-    (Proxy::start(backend, &config), listen)
+    (Proxy::start(column, &config), listen)
 }
 
 fn in_front_of(server: &Server) -> String {
@@ -113,8 +118,8 @@ fn few_connections_serve_many_shards_at_little_traffic(backend: Backend) {
     });
 }
 
-fn each_endpoint_is_reached_by_its_own_connections(backend: Backend) {
-    let servers = ["one", "two", "three"].map(|name| Server::http(move |_| text(name)));
+fn each_endpoint_is_reached_by_its_own_connections(column: Column) {
+    let servers = ["one", "two", "three"].map(|name| column.server(move |_| Answer::ok(name)));
     let endpoints: Vec<String> = servers
         .iter()
         .map(|server| format!("\"{}\"", server.address()))
@@ -123,10 +128,10 @@ fn each_endpoint_is_reached_by_its_own_connections(backend: Backend) {
         "endpoints: [{}], load_balancing: round_robin",
         endpoints.join(", ")
     );
-    let (_proxy, listen) = start(backend, 8, &upstream);
+    let (_proxy, listen) = start(column, 8, &upstream);
     let mut answers = std::collections::BTreeMap::<String, usize>::new();
     for _ in 0..60 {
-        let answer = Client::connect(listen).get("/");
+        let answer = column.connect(listen).get("/");
         assert_eq!(answer.status, 200);
         *answers.entry(answer.text()).or_default() += 1;
     }
@@ -137,16 +142,16 @@ fn each_endpoint_is_reached_by_its_own_connections(backend: Backend) {
     }
 }
 
-fn places_under_the_cap_move_along(backend: Backend) {
-    let server = Server::ok();
+fn places_under_the_cap_move_along(column: Column) {
+    let server = column.ok();
     let pool = "pool: { max_connections: 2, max_pending: 50, idle_timeout: 500ms }";
     let upstream = format!("{}, {pool}", in_front_of(&server));
-    let (proxy, listen) = start(backend, 8, &upstream);
+    let (proxy, listen) = start(column, 8, &upstream);
     std::thread::scope(|scope| {
         for _ in 0..12 {
             scope.spawn(|| {
                 for _ in 0..25 {
-                    assert_eq!(Client::connect(listen).get("/").status, 200);
+                    assert_eq!(column.connect(listen).get("/").status, 200);
                 }
             });
         }
@@ -156,17 +161,18 @@ fn places_under_the_cap_move_along(backend: Backend) {
     eventually("every place is given back", SOON, || {
         proxy.metric("ambassador_pool_connections", &open) == 0.0 && server.open_connections() == 0
     });
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
 }
 
-fn a_connection_that_has_ended_is_not_handed_over(backend: Backend) {
-    let server = Server::start(|connection| {
-        connection.request()?;
-        connection.write(text("ok"))
+fn a_connection_that_has_ended_is_not_handed_over(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::ok("ok"))?;
+        exchange.close()
     });
-    let (_proxy, listen) = start(backend, 8, &in_front_of(&server));
+    let (_proxy, listen) = start(column, 8, &in_front_of(&server));
     for _ in 0..40 {
-        let answer = Client::connect(listen).get("/");
+        let answer = column.connect(listen).get("/");
         assert_eq!((answer.status, answer.text()), (200, "ok".into()));
     }
 }
