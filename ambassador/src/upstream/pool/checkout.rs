@@ -156,7 +156,7 @@ impl Pools {
             let turn = loop {
                 let place = async {
                     match dial_turn {
-                        Some(_) => self.place_freed(shared).await,
+                        Some(_) => self.place_freed(shared, key).await,
                         None => pending().await,
                     }
                 };

@@ -76,11 +76,11 @@ impl Drop for StreamLease {
     fn drop(&mut self) {
         self.connection.gives_place();
         match self.freed() {
-            Freed::Place => self.waiting.wake_one(),
+            Freed::Place => self.waiting.wake_one(self.connection.key()),
             Freed::Granted => {}
             Freed::Nothing => {
                 self.connection.leave();
-                self.waiting.wake_one();
+                self.waiting.wake_one(self.connection.key());
             }
         }
     }

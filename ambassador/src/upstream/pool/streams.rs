@@ -144,14 +144,14 @@ impl Pools {
             return Err(CheckoutError::Overloaded);
         }
         let _counted = shared.awaits_place();
-        let turn = timer::timeout_at(until, waiting.turn()).await;
+        let turn = timer::timeout_at(until, waiting.turn(key)).await;
         turn.map_err(|_| CheckoutError::PendingTimeout)
     }
 
-    /// Resolves when there may be a place on a shared connection.
-    pub(super) async fn place_freed(&self, shared: &Arc<Shared>) {
+    /// Resolves when there may be a place for a key on a shared connection.
+    pub(super) async fn place_freed(&self, shared: &Arc<Shared>, key: PoolKey) {
         let waiting = self.with_pool(shared, |pool| Rc::clone(&pool.shared_connections.waiting));
-        waiting.turn().await;
+        waiting.turn(key).await;
     }
 
     /// Keeps a connection that many share, and drives it to its end.

@@ -6,33 +6,48 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::upstream::key::PoolKey;
+
 /// Tasks that wait for a place, in order.
 #[derive(Default)]
 pub(super) struct Waiting {
-    queue: RefCell<VecDeque<(u64, Waker)>>,
+    queue: RefCell<VecDeque<Waiter>>,
     next: Cell<u64>,
+}
+
+/// One of them.
+struct Waiter {
+    number: u64,
+    /// What it wants a place for.
+    key: PoolKey,
+    waker: Waker,
 }
 
 /// A turn in the queue for a place. Dropped with a place to look at, it passes that on.
 pub(super) struct PlaceWait<'a> {
     waiting: &'a Waiting,
+    key: PoolKey,
     /// `None`: it has not begun, or its turn has come and was used.
     number: Option<u64>,
 }
 
 impl Waiting {
-    /// One place is free.
-    pub(super) fn wake_one(&self) {
-        let woken = self.queue.borrow_mut().pop_front();
-        if let Some((_, waker)) = woken {
-            waker.wake();
+    /// One place for a key is free.
+    pub(super) fn wake_one(&self, key: PoolKey) {
+        let woken = {
+            let mut queue = self.queue.borrow_mut();
+            let first = queue.iter().position(|waiter| waiter.key == key);
+            first.and_then(|first| queue.remove(first))
+        };
+        if let Some(waiter) = woken {
+            waiter.waker.wake();
         }
     }
 
     /// Everybody is to look again.
     pub(super) fn wake_all(&self) {
         let all = std::mem::take(&mut *self.queue.borrow_mut());
-        all.into_iter().for_each(|(_, waker)| waker.wake());
+        all.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 
     /// How many wait.
@@ -40,10 +55,11 @@ impl Waiting {
         self.queue.borrow().len()
     }
 
-    /// A turn in it.
-    pub(super) fn turn(&self) -> PlaceWait<'_> {
+    /// A turn in it, for a place for a key.
+    pub(super) fn turn(&self, key: PoolKey) -> PlaceWait<'_> {
         PlaceWait {
             waiting: self,
+            key,
             number: None,
         }
     }
@@ -57,14 +73,18 @@ impl Future for PlaceWait<'_> {
         let Some(number) = self.number else {
             let number = self.waiting.next.get();
             self.waiting.next.set(number + 1);
-            queue.push_back((number, context.waker().clone()));
+            queue.push_back(Waiter {
+                number,
+                key: self.key,
+                waker: context.waker().clone(),
+            });
             drop(queue);
             self.number = Some(number);
             return Poll::Pending;
         };
-        match queue.iter_mut().find(|(waits, _)| *waits == number) {
-            Some((_, waker)) => {
-                waker.clone_from(context.waker());
+        match queue.iter_mut().find(|waiter| waiter.number == number) {
+            Some(waiter) => {
+                waiter.waker.clone_from(context.waker());
                 Poll::Pending
             }
             None => {
@@ -82,11 +102,11 @@ impl Drop for PlaceWait<'_> {
             return;
         };
         let mut queue = self.waiting.queue.borrow_mut();
-        match queue.iter().position(|(waits, _)| *waits == number) {
+        match queue.iter().position(|waiter| waiter.number == number) {
             Some(at) => drop(queue.remove(at)),
             None => {
                 drop(queue);
-                self.waiting.wake_one();
+                self.waiting.wake_one(self.key);
             }
         }
     }

@@ -4,26 +4,31 @@ use super::*;
 use crate::upstream::key::Protocol;
 use crate::upstream::permits::{Acquisition, Requester, Turn};
 
-/// Of a connection of this shard that serves one request at a time.
-fn one_stream() -> limits::Http2 {
-    limits::Http2 {
-        max_streams: 1,
-        ..limits::Http2::default()
-    }
-}
-
 impl Shard {
     fn limit_shared(&self, limits: &limits::Pool) {
+        self.limit_streams(limits, 1);
+    }
+
+    /// So many requests share a connection.
+    fn limit_streams(&self, limits: &limits::Pool, max_streams: u32) {
         let timeouts = limits::Timeouts::default();
-        self.shared.limits.set(limits, &timeouts, one_stream());
+        let http2 = limits::Http2 {
+            max_streams,
+            ..limits::Http2::default()
+        };
+        self.shared.limits.set(limits, &timeouts, http2);
         self.shared.permits.set_cap(limits.max_connections);
     }
 
     /// A place on a shared connection to endpoint 1.
     async fn place(&self) -> Result<StreamLease, CheckoutError> {
+        self.place_at(1).await
+    }
+
+    async fn place_at(&self, number: u8) -> Result<StreamLease, CheckoutError> {
         let (namespace, identity) = (Namespace::default(), Identity::ANONYMOUS);
         let wanted = Checkout {
-            key: PoolKey::new(Protocol::Http2, namespace, endpoint(1), identity),
+            key: PoolKey::new(Protocol::Http2, namespace, endpoint(number), identity),
             freshness: Freshness::Any,
             peer: Peer::Local,
             server_name: None,
@@ -133,5 +138,25 @@ fn who_waits_for_a_place_is_pending() {
         drop(second);
         drop(third.await.unwrap());
         assert_eq!((shard.shared.pending(), shard.dials()), (0, 1));
+    });
+}
+
+#[test]
+fn a_place_is_for_who_waits_for_its_endpoint() {
+    on_a_shard(of(2), |shard| async move {
+        shard.limit_streams(&of(2), 2);
+        let mut places = Vec::new();
+        for number in [1, 1, 2, 2] {
+            places.push(shard.place_at(number).await.unwrap());
+        }
+        let (mut one, mut two) = (pin!(shard.place_at(1)), pin!(shard.place_at(2)));
+        assert!(is_pending(&mut one).await && is_pending(&mut two).await);
+        places.pop();
+        let two = timer::timeout(SECOND, &mut two).await;
+        assert_eq!(
+            two.unwrap().unwrap().connection().key().endpoint,
+            endpoint(2)
+        );
+        assert!(is_pending(&mut one).await);
     });
 }
