@@ -43,6 +43,14 @@ impl Caller {
         }
     }
 
+    /// Sends each byte on its own from now on.
+    pub fn trickle(&mut self) {
+        match &mut self.connection {
+            Connection::Http1(client) => client.trickles = true,
+            Connection::Http2(client) => client.trickle(),
+        }
+    }
+
     /// Sends a request, with its body where that is whole.
     #[track_caller]
     pub fn send(&mut self, call: &Call) {

@@ -18,6 +18,8 @@ pub struct Client {
     session: Option<Session>,
     unread: Vec<u8>,
     pub(crate) carried: Carried,
+    /// Each byte goes on its own.
+    pub(crate) trickles: bool,
 }
 
 /// How much has gone and come.
@@ -93,6 +95,7 @@ impl Client {
             session: None,
             unread: Vec::new(),
             carried: Carried::default(),
+            trickles: false,
         }
     }
 
@@ -135,11 +138,15 @@ impl Client {
 
     /// Sends, and says if the peer went away.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.carried.sent += bytes.as_ref().len() as u64;
-        match &mut self.session {
-            Some(session) => session.write(&mut self.stream, bytes.as_ref()),
-            None => self.stream.write_all(bytes.as_ref()),
-        }
+        let bytes = bytes.as_ref();
+        self.carried.sent += bytes.len() as u64;
+        let at_once = if self.trickles { 1 } else { bytes.len().max(1) };
+        bytes
+            .chunks(at_once)
+            .try_for_each(|part| match &mut self.session {
+                Some(session) => session.write(&mut self.stream, part),
+                None => self.stream.write_all(part),
+            })
     }
 
     /// No more will be sent. A peer that has reset the connection already is no

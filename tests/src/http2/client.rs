@@ -52,6 +52,11 @@ impl Http2Client {
         }
     }
 
+    /// Sends each byte on its own from now on.
+    pub(crate) fn trickle(&mut self) {
+        self.peer.wire().trickles = true;
+    }
+
     /// Sends a request, with its body where that is whole.
     pub(crate) fn send(&mut self, call: &Call) -> io::Result<()> {
         self.stream = match self.stream {

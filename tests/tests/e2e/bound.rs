@@ -8,9 +8,11 @@ use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Connection, Proxy, Server, eventually, on_both_backends, on_http1,
-    ports,
+    Answer, Backend, Call, Cgroup, Client, Column, Connection, Protocol, Proxy, Server, eventually,
+    matrix, on_both_backends, on_http1, ports,
 };
+
+matrix!(other_schemes_share_connections);
 
 on_http1!(
     a_handshake_has_a_connection_of_its_own,
@@ -20,10 +22,12 @@ on_http1!(
     its_client_sees_its_end,
     a_step_never_goes_over_another_connection,
     a_request_that_authenticated_is_not_replayed_elsewhere,
-    other_schemes_share_connections,
 );
 
-on_both_backends!(a_captured_handshake_with_a_proxy_has_one_too,);
+on_both_backends!(
+    a_captured_handshake_with_a_proxy_has_one_too,
+    a_handshake_over_http2_authenticates_nobody,
+);
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -94,11 +98,11 @@ fn step(client: &mut Client, way: Way, step: &str) -> (u16, String) {
 }
 
 /// One worker, so that clients would share connections.
-fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = one_upstream(listen, server.address(), more);
     (
-        Proxy::start(backend, &format!("workers: 1\n{config}")),
+        Proxy::start(column, &format!("workers: 1\n{config}")),
         listen,
     )
 }
@@ -246,16 +250,31 @@ fn a_request_that_authenticated_is_not_replayed_elsewhere(backend: Backend) {
     assert_eq!(server.connections(), 1);
 }
 
-fn other_schemes_share_connections(backend: Backend) {
-    let server = Server::http(|_| {
-        let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"NTLM, x\"";
-        format!("{head}\r\nContent-Length: 0\r\n\r\n").into_bytes()
-    });
-    let (_proxy, listen) = start(backend, &server, "");
+/// A connection of HTTP/2 is that of many: none to the upstream belongs to it.
+fn a_handshake_over_http2_authenticates_nobody(backend: Backend) {
+    let server = Server::start(authenticates(SERVER));
+    let (proxy, listen) = start(backend, &server, "");
+    let mut alice = Protocol::Http2.connect(listen);
+    for step in ["NTLM one", "NTLM three", "NTLM one"] {
+        let call = Call::get("/").field(SERVER.credentials, step);
+        assert_eq!(alice.call(&call).status, 401, "{step}");
+        assert_eq!(alice.get("/").status, 401);
+        assert_eq!(Client::connect(listen).get("/").status, 401);
+    }
+    let open = [("upstream", "web"), ("state", "open")];
+    proxy.expect_metric("ambassador_pool_connections", &open, 0.0);
+}
+
+fn other_schemes_share_connections(column: Column) {
+    let server =
+        column.server(|_| Answer::status(401).field("WWW-Authenticate", "Basic realm=\"NTLM, x\""));
+    let (_proxy, listen) = start(column, &server, "");
     for _ in 0..3 {
-        let mut client = Client::connect(listen);
-        assert_eq!(step(&mut client, SERVER, "Basic TlRMTQ==").0, 401);
-        assert_eq!(step(&mut client, SERVER, "Bearer Negotiate").0, 401);
+        let mut client = column.connect(listen);
+        for credentials in ["Basic TlRMTQ==", "Bearer Negotiate"] {
+            let call = Call::get("/").field("Authorization", credentials);
+            assert_eq!(client.call(&call).status, 401);
+        }
     }
     assert_eq!(server.connections(), 1);
 }

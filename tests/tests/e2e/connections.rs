@@ -6,26 +6,31 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ambassador_tests::client::get;
-use ambassador_tests::proxy::Scratch;
+use ambassador_tests::proxy::{Scratch, one_upstream};
 use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, eventually, matrix, on_http1, ports,
+};
 
-on_http1!(
+matrix!(
     many_requests_share_both_connections,
-    pipelined_requests_are_answered_in_order,
-    connection_close_is_obeyed,
-    http_1_0_closes_unless_asked_to_keep,
     a_request_split_at_every_byte_is_one_request,
-    a_fin_after_a_request_still_gets_its_answer,
-    a_fin_cuts_nothing_from_a_slow_reader,
     a_client_that_goes_away_cancels_the_upstream_side,
     an_idle_client_connection_is_ended,
 );
 
-fn many_requests_share_both_connections(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
+on_http1!(
+    pipelined_requests_are_answered_in_order,
+    connection_close_is_obeyed,
+    http_1_0_closes_unless_asked_to_keep,
+    a_fin_after_a_request_still_gets_its_answer,
+    a_fin_cuts_nothing_from_a_slow_reader,
+);
+
+fn many_requests_share_both_connections(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
     for _ in 0..50 {
         assert_eq!(client.get("/").text(), "ok");
     }
@@ -105,16 +110,14 @@ fn http_1_0_closes_unless_asked_to_keep(backend: Backend) {
     assert_eq!(answer.text(), "hello");
 }
 
-fn a_request_split_at_every_byte_is_one_request(backend: Backend) {
-    let server = Server::http(|request| text(&String::from_utf8_lossy(&request.body)));
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    let request = "POST /x HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
-                   Transfer-Encoding: chunked\r\n\r\n4;a=b\r\nwiki\r\n0\r\nT: v\r\n\r\n";
-    for byte in request.as_bytes() {
-        client.send([*byte]);
-    }
-    assert_eq!(client.response("POST").text(), "wiki");
+fn a_request_split_at_every_byte_is_one_request(column: Column) {
+    let server = column.server(|request| Answer::ok(&request.body));
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    client.trickle();
+    let call = Call::new("POST", "/x").trailed("wiki", ("T", "v"));
+    assert_eq!(client.call(&call).text(), "wiki");
+    assert_eq!(server.last_request().trailer("t"), Some("v"));
     assert_eq!(client.get("/").status, 200, "and the connection goes on");
 }
 
@@ -179,50 +182,51 @@ fn a_fin_cuts_nothing_from_a_slow_reader(backend: Backend) {
     }
 }
 
-fn a_client_that_goes_away_cancels_the_upstream_side(backend: Backend) {
-    let server = Server::start(|connection| {
-        connection.request()?;
-        let mut byte = [0];
-        let _ = connection.read(&mut byte);
+fn a_client_that_goes_away_cancels_the_upstream_side(column: Column) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = column.script(move |exchange| {
+        exchange.request()?;
+        exchange.until_left()?;
+        let _ = tell.send(());
         Ok(())
     });
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.send(get("/"));
-    eventually("the request arrived", Duration::from_secs(5), || {
-        server.open_connections() == 1
-    });
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it was read", Duration::from_secs(5), || {
         !server.requests().is_empty()
     });
-    ambassador_tests::os::reset_on_close(client.stream()).expect("it is open");
-    drop(client);
-    eventually("the upstream side ended", Duration::from_secs(5), || {
-        server.open_connections() == 0
-    });
+    client.leave();
+    let ended = told.recv_timeout(Duration::from_secs(5));
+    ended.expect("the upstream side ended");
 }
 
-fn an_idle_client_connection_is_ended(backend: Backend) {
-    let server = Server::ok();
-    let more = "timeouts: { idle: 300ms }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut client = Client::connect(listen);
-    // Half an answer, then silence: the idle time of the exchange ends it.
-    let silent = Server::start(|connection| {
-        connection.request()?;
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
-        let mut byte = [0];
-        connection.read(&mut byte).map(drop)
-    });
+fn an_idle_client_connection_is_ended(column: Column) {
+    let idle = "defaults: { timeouts: { idle: 300ms } }";
+    let start = |server: &Server| {
+        let listen = ([127, 0, 0, 1], ports::free()).into();
+        let config = one_upstream(listen, server.address(), "");
+        (Proxy::start(column, &format!("{idle}\n{config}")), listen)
+    };
+    let server = column.ok();
+    let (_proxy, listen) = start(&server);
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/").text(), "ok");
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, silent.address(), more);
-    let mut client = Client::connect(listen);
-    client.send(get("/"));
-    assert!(
-        client.try_response("GET").is_none(),
-        "cut short, never completed"
-    );
-    eventually("the upstream side ended", Duration::from_secs(5), || {
-        silent.open_connections() == 0
+    assert!(client.is_ended());
+    // Half an answer, then silence: the idle time of the exchange ends it.
+    let (tell, told) = std::sync::mpsc::channel();
+    let silent = column.script(move |exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::status(200).announces(10))?;
+        exchange.piece("half")?;
+        exchange.until_left()?;
+        let _ = tell.send(());
+        Ok(())
     });
+    let (_proxy, listen) = start(&silent);
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
+    assert!(client.try_answer().is_none(), "cut short, never completed");
+    let ended = told.recv_timeout(Duration::from_secs(5));
+    ended.expect("the upstream side ended");
 }
