@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ambassador_tests::{
     Answer, Backend, Call, Caller, Client, Column, Proxy, Server, eventually, matrix,
-    on_both_backends, on_http1, ports,
+    on_both_backends, ports,
 };
 
 matrix!(
@@ -20,9 +20,8 @@ matrix!(
     a_retry_goes_to_another_endpoint,
     all_are_served_while_one_of_three_is_well,
     few_see_an_endpoint_that_answers_500,
+    a_tunnel_keeps_its_endpoint_busy,
 );
-
-on_http1!(a_tunnel_keeps_its_endpoint_busy,);
 
 on_both_backends!(
     clients_of_one_address_go_to_one_endpoint,
@@ -195,36 +194,32 @@ fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(column: Column)
     });
 }
 
-fn a_tunnel_keeps_its_endpoint_busy(backend: Backend) {
-    const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
-                          Upgrade: x\r\n\r\n";
-    let switching = || {
-        Server::start(|connection| {
-            if connection.request()?.is_some() {
-                connection.write(SWITCH)?;
-            }
-            connection.read(&mut [0; 16]).map(drop)
+fn a_tunnel_keeps_its_endpoint_busy(column: Column) {
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let servers = counts.each_ref().map(|count| {
+        let count = Arc::clone(count);
+        column.script(move |exchange| {
+            count.fetch_add(1, Ordering::SeqCst);
+            exchange.switch("")?;
+            exchange.until_left()
         })
-    };
-    let servers = [switching(), switching()];
+    });
     let [one, two] = servers.each_ref().map(Server::address);
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = format!(
         "workers: 1\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
          upstreams: {{ web: {{ hosts: [web.test], endpoints: [\"{one}\", \"{two}\"] }} }}\n"
     );
-    let _proxy = Proxy::start(backend, &config);
-    let upgrade = "GET / HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
-    let clients: Vec<Client> = (0..40)
+    let _proxy = Proxy::start(column, &config);
+    let clients: Vec<Caller> = (0..40)
         .map(|_| {
-            let mut client = Client::connect(listen);
-            client.send(upgrade);
-            assert_eq!(client.response("GET").status, 101);
+            let mut client = column.connect(listen);
+            client.open(&Call::upgrade("/", "x"));
             client
         })
         .collect();
     // Of two the one with fewer tunnels, each time.
-    let counts = servers.each_ref().map(|server| server.requests().len());
+    let counts = counts.map(|count| count.load(Ordering::SeqCst));
     assert_eq!(counts, [20, 20]);
     drop(clients);
 }

@@ -5,19 +5,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
-use ambassador_tests::server::text;
 use ambassador_tests::{
     Answer, Backend, Call, Client, Column, Proxy, Server, eventually, matrix, on_both_backends,
-    on_http1, ports,
+    ports,
 };
 
 matrix!(
+    a_listener_that_means_something_else_keeps_its_socket,
     a_signal_that_changes_nothing_says_so_and_counts,
     names_that_left_are_forgotten,
     a_name_stays_as_long_as_its_last_request,
 );
-
-on_http1!(a_listener_that_means_something_else_keeps_its_socket,);
 
 on_both_backends!(listeners_may_swap_their_names, what_is_wrong_is_told_once,);
 
@@ -38,11 +36,6 @@ fn until_more(proxy: &Proxy, metric: &str, act: impl FnOnce()) {
     eventually(metric, SOON, || count() > before);
 }
 
-/// Two servers that say who they are.
-fn two() -> [Server; 2] {
-    [Server::http(|_| text("one")), Server::http(|_| text("two"))]
-}
-
 /// The sockets that listen at a port.
 fn sockets(address: SocketAddr) -> HashSet<String> {
     const LISTEN: &str = "0A";
@@ -54,41 +47,40 @@ fn sockets(address: SocketAddr) -> HashSet<String> {
         .collect()
 }
 
-fn a_listener_that_means_something_else_keeps_its_socket(backend: Backend) {
-    let [one, two] = two();
+fn a_listener_that_means_something_else_keeps_its_socket(column: Column) {
+    let one = column.server(|_| Answer::ok("one"));
+    // What goes to these is relayed.
+    let [two, three] = ["two", "three"].map(|name| column.client.server(move |_| Answer::ok(name)));
     let listen = free();
     let config = |listener: &str| {
         format!(
             "listeners: [{{ bind: \"{listen}\", {listener} }}]\n\
              upstreams:\n  one: {{ hosts: [a], endpoints: [\"{}\"] }}\n  \
-             two: {{ hosts: [b], endpoints: [\"{}\"] }}\n",
+             two: {{ protocol: tcp, endpoints: [\"{}\"] }}\n  \
+             three: {{ protocol: tcp, endpoints: [\"{}\"] }}\n",
             one.address(),
-            two.address()
+            two.address(),
+            three.address()
         )
     };
-    let said = || {
-        let mut client = Client::connect(listen);
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        client.response("GET").text()
-    };
-    let proxy = Proxy::start(backend, &config("name: egress, protocol: http"));
+    let call = Call::get("/").to("a");
+    let said = || column.connect(listen).call(&call).text();
+    let proxy = Proxy::start(column, &config("name: egress, protocol: http"));
     let before = sockets(listen);
     assert!(!before.is_empty());
     assert_eq!(said(), "one");
-    let kept = Client::connect(listen);
+    let mut kept = column.connect(listen);
     for (listener, says) in [
         ("name: other, protocol: http", "one"),
         ("name: other, protocol: tcp, upstream: two", "two"),
-        ("name: other, protocol: tcp, upstream: one", "one"),
+        ("name: other, protocol: tcp, upstream: three", "three"),
         ("name: egress, protocol: http", "one"),
     ] {
         until_more(&proxy, RELOADS, || proxy.rewrite_config(&config(listener)));
         eventually("it means that now", SOON, || said() == says);
         assert_eq!(sockets(listen), before, "{listener}");
     }
-    let mut kept = kept;
-    kept.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(kept.response("GET").text(), "one");
+    assert_eq!(kept.call(&call).text(), "one");
 }
 
 fn listeners_may_swap_their_names(backend: Backend) {
