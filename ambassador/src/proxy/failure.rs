@@ -90,16 +90,6 @@ impl Unanswered {
         outcome: AttemptOutcome::Reset,
     };
 
-    /// The endpoint speaks a protocol that shares connections, where one of its own is
-    /// needed.
-    pub(super) const SHARED: Self = Self {
-        reason: Reason::ProtocolError,
-        cause: None,
-        fault: Fault::Endpoint,
-        detail: None,
-        outcome: AttemptOutcome::ProtocolError,
-    };
-
     /// Its head is larger than the endpoint takes, and was not sent.
     const OVERSIZED: Self = Self {
         reason: Reason::HeadersTooLarge,

@@ -15,7 +15,7 @@ use crate::ring::{self, Chunk};
 use crate::telemetry::{TcpOutcome, TlsOutcome};
 use crate::upstream::balancer::Pick;
 use crate::upstream::key;
-use crate::upstream::pool::Lease;
+use crate::upstream::pool::{Lease, Leased};
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
 /// this lives. Boxed, as an idle connection pays for what it could hold.
@@ -115,7 +115,7 @@ pub(super) async fn dial(
         first(reached, caller.end.reset()).await
     };
     match reached {
-        First::Left(Ok(connection)) => {
+        First::Left(Ok(Leased::Own(connection))) => {
             if purpose.is_relay() {
                 one.is_relayed();
             }
@@ -133,6 +133,8 @@ pub(super) async fn dial(
                 Some(Detail::Malformed(_)) | None => None,
             },
         }),
+        // Bytes of another protocol have no place on a connection that is shared.
+        First::Left(Ok(Leased::Shared(_))) => Err(RelayFailure::nowhere(TcpOutcome::ConnectFailed)),
         First::Right(()) => Err(RelayFailure::nowhere(TcpOutcome::ClientReset)),
     }
 }

@@ -1,11 +1,12 @@
-//! A new connection that carries no requests: for a relay or CONNECT.
+//! A new connection that carries no requests: for a relay or CONNECT. For a CONNECT to
+//! what speaks HTTP/2 it is a place on a connection that is shared.
 
 use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::Try;
 use crate::proxy::caller::Caller;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::tries::{Tries, TriesEnd};
-use crate::upstream::pool::{Freshness, Lease, Leased};
+use crate::upstream::pool::{Freshness, Leased};
 
 /// Connects where `one` goes, and where that cannot be reached to the next ones:
 /// an endpoint that refuses is none that others must suffer for. `on_try` is told
@@ -15,15 +16,13 @@ pub(crate) async fn reach<'a>(
     one: &mut Try<'a>,
     caller: Caller<'_>,
     mut on_try: impl FnMut(&mut Try<'a>),
-) -> Result<Lease, Unanswered> {
+) -> Result<Leased, Unanswered> {
     let mut count = 0;
     loop {
         on_try(one);
         count += 1;
         let unanswered = match one.reach(caller, Freshness::New, None).await {
-            Ok(Leased::Own(connection)) => return Ok(connection),
-            // Bytes of another protocol have no place on a connection that is shared.
-            Ok(Leased::Shared(_)) => Unanswered::SHARED,
+            Ok(leased) => return Ok(leased),
             Err(unanswered) => unanswered,
         };
         one.has_failed(&Failure::Unanswered(unanswered));

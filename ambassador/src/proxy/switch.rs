@@ -82,7 +82,7 @@ pub(crate) async fn connect(
         namespace: origin.namespace,
         peer,
         server: server.as_ref(),
-        protocol: key::Protocol::Http1,
+        protocol: spoken_to(target),
     };
     let reached = {
         let on_try = |one: &mut Try<'_>| {
@@ -94,12 +94,12 @@ pub(crate) async fn connect(
         first(reach(&mut tries, &mut one, caller, on_try), left).await
     };
     match reached {
-        First::Left(Ok(connection)) => {
+        First::Left(Ok(leased)) => {
             one.end(AttemptOutcome::Response);
             if purpose == Purpose::Relay {
                 one.is_relayed();
             }
-            let reached = TunnelConnection { connection, one };
+            let reached = TunnelConnection::of(leased, one);
             establish(downstream, record, target, reached, tunnel).await
         }
         First::Left(Err(unanswered)) => {
@@ -109,6 +109,14 @@ pub(crate) async fn connect(
             record.reason = Some(downstream.departure());
             After::Reset
         }
+    }
+}
+
+/// What a connection for a tunnel is of: requests of HTTP/2 have no use for one of HTTP/1.
+fn spoken_to(target: &Target) -> key::Protocol {
+    match target.upstream.protocol {
+        Protocol::Http2 | Protocol::Grpc => key::Protocol::Http2,
+        Protocol::Auto | Protocol::Http1 | Protocol::Tcp => key::Protocol::Http1,
     }
 }
 
@@ -140,18 +148,29 @@ struct TunnelConnection<'a> {
     one: Try<'a>,
 }
 
+impl<'a> TunnelConnection<'a> {
+    /// `None`: it is shared, and requests take places of their own.
+    fn of(leased: Leased, one: Try<'a>) -> Option<Self> {
+        match leased {
+            Leased::Own(connection) => Some(Self { connection, one }),
+            Leased::Shared(_) => None,
+        }
+    }
+}
+
 /// A CONNECT that has been answered.
 struct Answered {
     record: RequestGuard,
     at: Instant,
 }
 
-/// Answers that there is a tunnel, and serves what comes through it.
+/// Answers that there is a tunnel, and serves what comes through it: requests, where it
+/// has no connection of its own.
 async fn establish(
     downstream: &mut Downstream<'_>,
     mut record: RequestGuard,
     target: &Target,
-    reached: TunnelConnection<'_>,
+    reached: Option<TunnelConnection<'_>>,
     tunnel: Tunnelled,
 ) -> After {
     record.status.set(200);
@@ -164,7 +183,10 @@ async fn establish(
         record,
         at: clock::now(),
     };
-    serve(downstream, answered, target, reached, tunnel).await
+    match reached {
+        Some(reached) => serve(downstream, answered, target, reached, tunnel).await,
+        None => requests(downstream, answered, tunnel).await,
+    }
 }
 
 /// Serves what comes through the tunnel.
