@@ -1,11 +1,45 @@
 //! A client that makes requests and reads answers, whatever protocol carries them.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
 
 use crate::client::{Carried, Client, Response};
+use crate::http2::Frame;
 use crate::http2::client::Http2Client;
 use crate::message::{Body, Call};
 use crate::os;
+
+/// One direction of a tunnel.
+pub(crate) struct Outlet {
+    stream: TcpStream,
+    /// The number of its stream over HTTP/2.
+    number: Option<u32>,
+}
+
+impl Outlet {
+    /// Of a tunnel that has the connection to itself, or the stream of this number.
+    pub(crate) fn new(stream: &TcpStream, number: Option<u32>) -> Outlet {
+        let stream = stream.try_clone().expect("descriptors are left");
+        Outlet { stream, number }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.number {
+            Some(number) => self.stream.write_all(&Frame::data(number, bytes).bytes()),
+            None => self.stream.write_all(bytes),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match self.number {
+            Some(number) => self
+                .stream
+                .write_all(&Frame::data(number, "").ending().bytes()),
+            None => self.stream.shutdown(Shutdown::Write),
+        }
+    }
+}
 
 /// One connection to the proxy, with one request at a time.
 pub struct Caller {
@@ -96,6 +130,38 @@ impl Caller {
         };
         assert_eq!(head.status, wanted, "{}", head.head);
         head
+    }
+
+    /// What goes through the tunnel that is open, as a connection of its own, on which
+    /// little is said at a time.
+    pub fn into_stream(mut self) -> TcpStream {
+        let (near, far) = os::connected_pair().expect("ports are left");
+        let mut out = match &mut self.connection {
+            Connection::Http1(client) => Outlet::new(client.stream(), None),
+            Connection::Http2(client) => client.outlet(),
+        };
+        let mut said = near.try_clone().expect("descriptors are left");
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = said.read(&mut buffer) {
+                out.put(&buffer[..count])?;
+            }
+            out.end()
+        });
+        thread::spawn(move || -> io::Result<()> {
+            let mut near = near;
+            loop {
+                match self.more() {
+                    Ok(more) if more.is_empty() => return near.shutdown(Shutdown::Write),
+                    Ok(more) => near.write_all(&more)?,
+                    Err(_) => {
+                        os::reset_on_close(&near)?;
+                        return near.shutdown(Shutdown::Read);
+                    }
+                }
+            }
+        });
+        far
     }
 
     /// Ends a body that came in pieces, or this direction of a tunnel.

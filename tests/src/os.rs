@@ -59,6 +59,15 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
 }
 
+/// Two ends of one connection.
+pub fn connected_pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    Ok((near, far))
+}
+
 /// Has a listener queue one connection at most.
 pub fn shorten_queue(listener: &TcpListener) -> io::Result<()> {
     // SAFETY: listen takes two integers; the descriptor is open.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::{Frame, PREFACE, Peer, Windows, code, kind};
+use crate::caller::Outlet;
 use crate::client::{Carried, Client, Response};
 use crate::message::{Body, Call};
 
@@ -194,6 +195,11 @@ impl Http2Client {
     /// Whether the server has said that it ends the connection.
     pub(crate) fn is_told_of_end(&self) -> bool {
         self.is_told_of_end
+    }
+
+    /// What sends through a tunnel, beside whoever reads of it.
+    pub(crate) fn outlet(&mut self) -> Outlet {
+        Outlet::new(self.peer.wire().stream(), Some(self.stream))
     }
 
     /// Gives the request up. The connection goes on, until the server has no more to say.

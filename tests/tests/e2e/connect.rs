@@ -1,29 +1,32 @@
 //! What comes through a tunnel that CONNECT has made: on an explicit listener it
 //! is captured by request.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Connection, Proxy, Response, Server, on_both_backends, on_http1,
-    ports, program,
+    Answer, Backend, Call, Caller, Cgroup, Client, Column, Connection, Protocol, Proxy, Request,
+    Response, Server, matrix, on_both_backends, ports, program,
 };
 
 use crate::tunnels::echo;
 
-on_http1!(
+matrix!(
     requests_in_a_tunnel_are_under_the_policies,
     the_first_request_in_a_tunnel_reuses_nothing,
-    odd_and_slow_requests_in_a_tunnel_are_requests,
     a_request_in_a_tunnel_goes_where_a_captured_one_would,
-    what_is_no_request_in_a_tunnel_is_relayed,
-    the_protocol_of_an_upstream_holds_in_a_tunnel,
     a_tunnel_that_leads_nowhere_is_told_so,
 );
 
-on_both_backends!(a_captured_connect_is_a_request_with_a_tunnel,);
-
-const CONNECT: &str = "CONNECT one.test:80 HTTP/1.1\r\nHost: one.test:80\r\n\r\n";
+on_both_backends!(
+    requests_sent_with_a_connect_are_under_the_policies,
+    odd_and_slow_requests_in_a_tunnel_are_requests,
+    an_absolute_form_and_a_connect_go_where_captured_ones_would,
+    what_is_no_request_in_a_tunnel_is_relayed,
+    the_protocol_of_an_upstream_holds_in_a_tunnel,
+    a_captured_connect_is_a_request_with_a_tunnel,
+);
 
 struct World {
     proxy: Proxy,
@@ -31,51 +34,80 @@ struct World {
     servers: [Server; 2],
 }
 
-/// Two upstreams, which answer with their name and what they see of a request,
-/// and send back what is none.
-fn world(backend: Backend, more: &str) -> World {
+impl World {
+    /// Two upstreams before these servers.
+    fn start(column: impl Into<Column>, servers: [Server; 2], more: &str) -> World {
+        let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let [one, two] = servers.each_ref().map(Server::address);
+        let config = format!(
+            "listeners: [{{ name: e, bind: \"{listen}\" }}]\n\
+             upstreams:\n  one: {{ hosts: [one.test], endpoints: [\"{one}\"], \
+             headers: {{ set: {{ x-team: shop }}, remove: [x-debug] }}{more} }}\n  \
+             two: {{ hosts: [two.test], endpoints: [\"{two}\"] }}\n"
+        );
+        World {
+            proxy: Proxy::start(column, &config),
+            listen,
+            servers,
+        }
+    }
+
+    /// What goes through a tunnel to the first of them.
+    fn tunnel(&self, protocol: Protocol) -> TcpStream {
+        let mut client = protocol.connect(self.listen);
+        client.open(&connect());
+        client.into_stream()
+    }
+
+    /// Makes requests through such a tunnel.
+    fn caller(&self, column: Column) -> Caller {
+        column.over(self.tunnel(column.client))
+    }
+}
+
+fn connect() -> Call {
+    Call::connect("one.test:80")
+}
+
+/// A tunnel over either protocol to what speaks HTTP/1, or something else.
+fn tunnels(world: &World) -> [Client; 2] {
+    Protocol::ALL.map(|protocol| Client::over(world.tunnel(protocol)))
+}
+
+/// Upstreams that answer with their name and what they see of a request.
+fn requests(column: Column, more: &str) -> World {
+    let servers = ["one", "two"].map(|name| {
+        column.script(move |exchange| {
+            let answer = Answer::ok(seen(name, exchange.head()));
+            exchange.send(&answer)
+        })
+    });
+    World::start(column, servers, more)
+}
+
+/// The same, of requests of HTTP/1; they send back what is none.
+fn anything(backend: Backend, more: &str) -> World {
     let servers = ["one", "two"].map(|name| {
         Server::start(move |connection| match peek(connection)? {
-            true => connection.serve_http(|request| {
-                let seen = ["x-team", "x-debug", "x-upstream-host", "x-request-id"];
-                let seen = seen
-                    .into_iter()
-                    .filter(|name| request.field(name).is_some());
-                let seen = seen.collect::<Vec<_>>().join(" ");
-                text(&format!(
-                    "{name} {} {} {seen}",
-                    request.method, request.target
-                ))
-            }),
+            true => connection.serve_http(|request| text(&seen(name, request))),
             false => echo(connection),
         })
     });
-    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let [one, two] = [&servers[0], &servers[1]].map(Server::address);
-    let config = format!(
-        "listeners: [{{ name: e, bind: \"{listen}\" }}]\n\
-         upstreams:\n  one: {{ hosts: [one.test], endpoints: [\"{one}\"], \
-         headers: {{ set: {{ x-team: shop }}, remove: [x-debug] }}{more} }}\n  \
-         two: {{ hosts: [two.test], endpoints: [\"{two}\"] }}\n"
-    );
-    World {
-        proxy: Proxy::start(backend, &config),
-        listen,
-        servers,
-    }
+    World::start(backend, servers, more)
 }
 
-impl World {
-    fn tunnel(&self) -> Client {
-        let mut client = Client::connect(self.listen);
-        client.send(CONNECT);
-        assert_eq!(client.response("CONNECT").status, 200);
-        client
-    }
+/// What the upstream of this name sees of a request.
+fn seen(name: &str, request: &Request) -> String {
+    let seen = ["x-team", "x-debug", "x-upstream-host", "x-request-id"];
+    let seen = seen
+        .into_iter()
+        .filter(|name| request.field(name).is_some());
+    let seen = seen.collect::<Vec<_>>().join(" ");
+    format!("{name} {} {} {seen}", request.method, request.target)
 }
 
 /// Whether the client begins with a letter, as requests do here.
-fn peek(connection: &mut Connection) -> std::io::Result<bool> {
+fn peek(connection: &mut Connection) -> io::Result<bool> {
     let mut byte = [0];
     connection.stream().peek(&mut byte)?;
     Ok(byte[0].is_ascii_uppercase())
@@ -85,39 +117,58 @@ fn reason(answer: &Response) -> (u16, Option<&str>) {
     (answer.status, answer.field("x-ambassador-reason"))
 }
 
-fn requests_in_a_tunnel_are_under_the_policies(backend: Backend) {
-    let limit = ", rate_limit: { requests_per_second: 0.01, burst: 2 }";
-    let world = world(backend, limit);
-    // All of it at once: nothing may slip through behind the CONNECT.
-    let request = "GET /a HTTP/1.1\r\nHost: one.test\r\nX-Debug: 1\r\n\r\n";
-    let mut client = Client::connect(world.listen);
-    client.send(format!("{CONNECT}{}", request.repeat(3)));
-    assert_eq!(client.response("CONNECT").status, 200);
-    for _ in 0..2 {
-        let answer = client.response("GET");
-        assert_eq!(answer.text(), "one GET /a x-team x-request-id");
-    }
-    assert_eq!(reason(&client.response("GET")), (429, Some("rate-limited")));
+const LIMIT: &str = ", rate_limit: { requests_per_second: 0.01, burst: 2 }";
+
+/// Each tunnel has had one request too many.
+#[track_caller]
+fn expect_limited(world: &World, tunnels: f64) {
     for (labels, requests) in [
-        (&[("method", "CONNECT"), ("status", "200")][..], 1.0),
+        (&[("method", "CONNECT"), ("status", "200")][..], tunnels),
         (&[("method", "GET"), ("status", "200")], 2.0),
         (&[("method", "GET"), ("reason", "rate-limited")], 1.0),
     ] {
-        world
-            .proxy
-            .expect_metric("ambassador_requests_total", labels, requests);
+        let name = "ambassador_requests_total";
+        world.proxy.expect_metric(name, labels, requests);
     }
-    let tunnels = world.proxy.metric("ambassador_tcp_connections_total", &[]);
-    assert_eq!(tunnels, 0.0, "nothing was relayed");
+    let relayed = world.proxy.metric("ambassador_tcp_connections_total", &[]);
+    assert_eq!(relayed, 0.0, "nothing was relayed");
+}
+
+fn requests_in_a_tunnel_are_under_the_policies(column: Column) {
+    let world = requests(column, LIMIT);
+    let mut client = world.caller(column);
+    let call = Call::get("/a").to("one.test").field("X-Debug", "1");
+    for _ in 0..2 {
+        let answer = client.call(&call);
+        assert_eq!(answer.text(), "one GET /a x-team x-request-id");
+    }
+    assert_eq!(reason(&client.call(&call)), (429, Some("rate-limited")));
+    expect_limited(&world, 1.0);
+}
+
+/// All of it at once: nothing may slip through behind the CONNECT.
+fn requests_sent_with_a_connect_are_under_the_policies(backend: Backend) {
+    let request = "GET /a HTTP/1.1\r\nHost: one.test\r\nX-Debug: 1\r\n\r\n";
+    for protocol in Protocol::ALL {
+        let world = anything(backend, LIMIT);
+        let mut client = protocol.connect(world.listen);
+        client.open(&connect().saying(request.repeat(3)));
+        let mut client = Client::over(client.into_stream());
+        for _ in 0..2 {
+            let answer = client.response("GET");
+            assert_eq!(answer.text(), "one GET /a x-team x-request-id");
+        }
+        assert_eq!(reason(&client.response("GET")), (429, Some("rate-limited")));
+        expect_limited(&world, 1.0);
+    }
 }
 
 /// Its connection was dialled for the tunnel, and nobody has used it.
-fn the_first_request_in_a_tunnel_reuses_nothing(backend: Backend) {
-    let world = world(backend, "");
-    let mut client = world.tunnel();
+fn the_first_request_in_a_tunnel_reuses_nothing(column: Column) {
+    let world = requests(column, "");
+    let mut client = world.caller(column);
     for (requests, reuses) in [(1.0, 0.0), (2.0, 1.0)] {
-        client.send("GET /a HTTP/1.1\r\nHost: one.test\r\n\r\n");
-        assert_eq!(client.response("GET").status, 200);
+        assert_eq!(client.call(&Call::get("/a").to("one.test")).status, 200);
         let of_one = |name, count| {
             let labels = [("upstream", "one")];
             world.proxy.expect_metric(name, &labels, count);
@@ -130,132 +181,134 @@ fn the_first_request_in_a_tunnel_reuses_nothing(backend: Backend) {
 }
 
 fn odd_and_slow_requests_in_a_tunnel_are_requests(backend: Backend) {
-    let world = world(backend, "");
+    let world = anything(backend, "");
     let end = " HTTP/1.1\r\nHost: one.test\r\n\r\n";
     for start in [
         "BREW /a",
         "\r\nPROPFIND /a",
         "A-LONG-METHOD-OF-THIRTY-SIX-LETTERS-X /a",
     ] {
-        let mut client = world.tunnel();
-        client.send(format!("{start}{end}"));
-        let answer = client.response("GET").text();
-        assert!(
-            answer.ends_with("/a x-team x-request-id"),
-            "{start:?}: {answer}"
-        );
+        for mut client in tunnels(&world) {
+            client.send(format!("{start}{end}"));
+            let answer = client.response("GET").text();
+            assert!(
+                answer.ends_with("/a x-team x-request-id"),
+                "{start:?}: {answer}"
+            );
+        }
     }
     // The answer to one more shows that the beginning was waited for.
-    let mut client = world.tunnel();
-    client.send("GET /a");
-    std::thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(Client::connect(world.listen).get("/").status, 404));
-    });
-    client.send(end);
-    assert_eq!(
-        client.response("GET").text(),
-        "one GET /a x-team x-request-id"
-    );
+    for mut client in tunnels(&world) {
+        client.send("GET /a");
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(Client::connect(world.listen).get("/").status, 404));
+        });
+        client.send(end);
+        assert_eq!(
+            client.response("GET").text(),
+            "one GET /a x-team x-request-id"
+        );
+    }
 }
 
-fn a_request_in_a_tunnel_goes_where_a_captured_one_would(backend: Backend) {
-    let world = world(backend, "");
-    let mut client = world.tunnel();
-    for (line, fields, expected) in [
-        (
-            "GET /a",
-            "Host: one.test\r\n",
-            "one GET /a x-team x-request-id",
-        ),
+fn a_request_in_a_tunnel_goes_where_a_captured_one_would(column: Column) {
+    let world = requests(column, "");
+    let mut client = world.caller(column);
+    for (path, host, fields, expected) in [
+        ("/a", "one.test", "", "one GET /a x-team x-request-id"),
         // What nobody claims goes where the tunnel leads.
-        (
-            "GET /a",
-            "Host: nobody.test\r\n",
-            "one GET /a x-team x-request-id",
-        ),
-        ("GET /a", "Host: two.test\r\n", "two GET /a x-request-id"),
-        (
-            "GET http://two.test/a",
-            "Host: one.test\r\n",
-            "two GET /a x-request-id",
-        ),
+        ("/a", "nobody.test", "", "one GET /a x-team x-request-id"),
+        ("/a", "two.test", "", "two GET /a x-request-id"),
         // It is addressed to the upstream, not to this proxy.
         (
-            "GET /two/a",
-            "Host: nobody.test\r\n",
+            "/two/a",
+            "nobody.test",
+            "",
             "one GET /two/a x-team x-request-id",
         ),
         (
-            "GET /a",
-            "Host: one.test\r\nX-Upstream-Host: two\r\n",
+            "/a",
+            "one.test",
+            "X-Upstream-Host: two\r\n",
             "one GET /a x-team x-upstream-host x-request-id",
         ),
     ] {
-        client.send(format!("{line} HTTP/1.1\r\n{fields}\r\n"));
-        assert_eq!(client.response("GET").text(), expected, "{line} {fields:?}");
+        let answer = client.call(&Call::get(path).to(host).lines(fields));
+        assert_eq!(answer.text(), expected, "{path} {host} {fields:?}");
     }
-    // Nor is a CONNECT: its upstream is asked.
-    client.send("CONNECT two.test:80 HTTP/1.1\r\nHost: two.test:80\r\n\r\n");
-    assert_eq!(client.response("CONNECT").status, 200);
-    let nested = "one CONNECT two.test:80 x-team x-request-id";
-    assert_eq!(client.exactly(nested.len()), nested.as_bytes());
+}
+
+fn an_absolute_form_and_a_connect_go_where_captured_ones_would(backend: Backend) {
+    let world = anything(backend, "");
+    for mut client in tunnels(&world) {
+        client.send("GET http://two.test/a HTTP/1.1\r\nHost: one.test\r\n\r\n");
+        assert_eq!(client.response("GET").text(), "two GET /a x-request-id");
+        // A CONNECT is not addressed to this proxy: its upstream is asked.
+        client.send("CONNECT two.test:80 HTTP/1.1\r\nHost: two.test:80\r\n\r\n");
+        assert_eq!(client.response("CONNECT").status, 200);
+        let nested = "one CONNECT two.test:80 x-team x-request-id";
+        assert_eq!(client.exactly(nested.len()), nested.as_bytes());
+    }
 }
 
 fn what_is_no_request_in_a_tunnel_is_relayed(backend: Backend) {
-    let world = world(backend, "");
+    let world = anything(backend, "");
     for said in [&b"\x00\x01\x02"[..], b"*1\r\n$4\r\nPING\r\n", b"<13>a\n"] {
-        let mut client = world.tunnel();
-        client.send(said);
-        assert_eq!(client.exactly(said.len()), said);
-        client.finish();
-        assert_eq!(client.rest().expect("a FIN"), b"the end");
+        for mut client in tunnels(&world) {
+            client.send(said);
+            assert_eq!(client.exactly(said.len()), said);
+            client.finish();
+            assert_eq!(client.rest().expect("a FIN"), b"the end");
+        }
     }
     let labels = [("upstream", "one"), ("outcome", "closed")];
     world
         .proxy
-        .expect_metric("ambassador_tcp_connections_total", &labels, 3.0);
+        .expect_metric("ambassador_tcp_connections_total", &labels, 6.0);
 
     let greeter = Server::start(|connection| {
         connection.write("220 ready\r\n")?;
         echo(connection)
     });
     let (_proxy, listen) = Proxy::in_front_of(backend, greeter.address());
-    let mut client = Client::connect(listen);
-    client.send("CONNECT web.test:25 HTTP/1.1\r\nHost: web.test:25\r\n\r\n");
-    assert_eq!(client.response("CONNECT").status, 200);
-    assert_eq!(client.exactly(11), b"220 ready\r\n");
-    client.send("EHLO a\r\n");
-    assert_eq!(client.exactly(8), b"EHLO a\r\n");
+    for protocol in Protocol::ALL {
+        let mut client = protocol.connect(listen);
+        client.open(&Call::connect("web.test:25"));
+        assert_eq!(client.content(11), b"220 ready\r\n");
+        client.piece("EHLO a\r\n");
+        assert_eq!(client.content(8), b"EHLO a\r\n");
+    }
 }
 
 fn the_protocol_of_an_upstream_holds_in_a_tunnel(backend: Backend) {
     let request = "GET /a HTTP/1.1\r\nHost: one.test\r\n\r\n";
     let server = Server::http(|request| text(&request.head));
     let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), "protocol: tcp");
-    let mut client = Client::connect(listen);
-    client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
-    assert_eq!(client.response("CONNECT").status, 200);
-    client.send(request);
-    assert_eq!(client.response("GET").text(), request, "as it was");
-
-    let http = world(backend, ", protocol: http1");
-    let mut client = http.tunnel();
-    client.send("*1\r\n$4\r\nPING\r\n");
-    assert_eq!(reason(&client.response("GET")), (400, Some("bad-request")));
+    for protocol in Protocol::ALL {
+        let mut client = protocol.connect(listen);
+        client.open(&Call::connect("web.test:80"));
+        let mut client = Client::over(client.into_stream());
+        client.send(request);
+        assert_eq!(client.response("GET").text(), request, "as it was");
+    }
+    let http = anything(backend, ", protocol: http1");
+    for mut client in tunnels(&http) {
+        client.send("*1\r\n$4\r\nPING\r\n");
+        assert_eq!(reason(&client.response("GET")), (400, Some("bad-request")));
+    }
 }
 
-fn a_tunnel_that_leads_nowhere_is_told_so(backend: Backend) {
+fn a_tunnel_that_leads_nowhere_is_told_so(column: Column) {
     let nobody = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let more = "circuit_breaker: { failures: 2, sleep: 1h }\nretry: { attempts: 1 }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, nobody, more);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, nobody, more);
     for expected in [
         (502, Some("connect-failed")),
         (502, Some("connect-failed")),
         (503, Some("circuit-open")),
     ] {
-        let mut client = Client::connect(listen);
-        client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
-        assert_eq!(reason(&client.response("GET")), expected);
+        let connect = Call::connect("web.test:80");
+        assert_eq!(reason(&column.connect(listen).call(&connect)), expected);
     }
 }
 
