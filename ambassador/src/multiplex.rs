@@ -29,7 +29,7 @@ pub(crate) use self::sending::Sending;
 use self::stream::StreamState;
 pub(crate) use self::stream::{Http2Stream, Oversized, StreamFailure, drop_spares};
 use crate::clock::Instant;
-use crate::http2::{Connection, ConnectionError, ErrorCode, LocalSettings, Role, StreamId};
+use crate::http2::{Cause, Connection, ConnectionError, ErrorCode, LocalSettings, Role, StreamId};
 use crate::ring::{self, StreamActivity, timer};
 use crate::transport::Transport;
 
@@ -216,6 +216,13 @@ impl Multiplexed {
         let _ = timer::timeout(LINGER_TIME_MAX, lingered).await;
     }
 
+    /// Ends it, as the rest of a frame or of a head has not come in time.
+    pub(crate) fn end_for_slowness(&self) {
+        let mut state = self.state.borrow_mut();
+        let error = state.codec.rest_timeout();
+        state.end(Ended::Error(error));
+    }
+
     /// Ends it: its streams fail.
     pub(crate) fn end(&self, ended: Ended) {
         self.state.borrow_mut().end(ended);
@@ -252,6 +259,7 @@ impl State {
         self.ended = Some(ended);
         let failure = match ended {
             Ended::Closed => StreamFailure::Ended,
+            Ended::Error(error) if error.cause == Cause::Slowness => StreamFailure::Slow,
             Ended::Error(error) => StreamFailure::Error(error.code),
         };
         for (_, stream) in self.codec.users() {

@@ -49,6 +49,8 @@ pub struct Connection<T> {
     partial: Vec<u8>,
     /// A field section of which CONTINUATION frames are to come.
     section: Option<PartialSection>,
+    /// Frames and field sections that have come whole.
+    whole: u64,
     receive_window: ReceiveWindow,
     send_window: SendWindow,
     decoder: Decoder,
@@ -93,6 +95,7 @@ impl<T> Connection<T> {
             },
             partial: Vec::new(),
             section: None,
+            whole: 0,
             receive_window: ReceiveWindow::new(connection_window),
             send_window: SendWindow::new(WINDOW_DEFAULT),
             decoder: Decoder::new(TABLE_BYTES_MAX),
@@ -108,9 +111,10 @@ impl<T> Connection<T> {
         }
     }
 
-    /// The rest of a frame or of a field section is to come.
-    pub(crate) fn awaits_rest(&self) -> bool {
-        self.section.is_some() || !self.partial.is_empty()
+    /// The rest of a frame or of a field section is to come: of the one of this number.
+    pub(crate) fn awaits_rest(&self) -> Option<u64> {
+        let is_awaited = self.section.is_some() || !self.partial.is_empty();
+        is_awaited.then_some(self.whole)
     }
 
     /// The field section of the last [`Event::Headers`](crate::http2::event::Event),

@@ -64,6 +64,8 @@ pub(crate) enum Cause {
     Violation(&'static str),
     /// Too much of something that it allows.
     Flood(Flood),
+    /// The rest of a frame or of a field section did not come in time.
+    Slowness,
 }
 
 /// What there was too much of.
@@ -115,6 +117,7 @@ impl Cause {
         match self {
             Self::Violation(what) => what,
             Self::Flood(flood) => flood.text(),
+            Self::Slowness => "a head that took longer than timeouts.head",
         }
     }
 }

@@ -48,8 +48,8 @@ struct Condition {
     is_active: bool,
     /// It takes no more of them.
     is_draining: bool,
-    /// The rest of a frame or of a head is awaited.
-    is_unfinished: bool,
+    /// The rest of a frame or of a head is awaited, of this one.
+    unfinished: Option<u64>,
 }
 
 /// What a driver has to tell.
@@ -116,8 +116,8 @@ impl<'a> Driver<'a> {
     fn change(&mut self) -> Option<Driven> {
         let now = self.connection.condition();
         let before = std::mem::replace(&mut self.was, now);
-        if before.is_unfinished != now.is_unfinished {
-            let since = now.is_unfinished.then(ring::now);
+        if before.unfinished != now.unfinished {
+            let since = now.unfinished.map(|_| ring::now());
             self.connection.unfinished_since.set(since);
         }
         match before {
@@ -236,7 +236,7 @@ impl Multiplexed {
         Condition {
             is_active: state.codec.streams() > 0,
             is_draining: state.codec.is_draining(),
-            is_unfinished: state.codec.awaits_rest(),
+            unfinished: state.codec.awaits_rest(),
         }
     }
 }

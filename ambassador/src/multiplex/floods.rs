@@ -42,7 +42,7 @@ pub(crate) fn explain(error: &ConnectionError, peer: &dyn std::fmt::Debug, now: 
             let cause = cause(flood).as_str();
             tracing::warn!(?peer, cause, %error, "an HTTP/2 connection was ended for a flood");
         }
-        Cause::Flood(_) | Cause::Violation(_) => {
+        Cause::Flood(_) | Cause::Violation(_) | Cause::Slowness => {
             tracing::debug!(?peer, %error, "an HTTP/2 connection has ended");
         }
     }

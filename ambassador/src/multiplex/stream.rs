@@ -63,6 +63,9 @@ pub(crate) enum StreamFailure {
     GivenUp,
     /// A field section of it is larger than the peer takes, and was not sent.
     Oversized,
+    /// The connection has ended: the rest of a head, of this stream or of another one,
+    /// did not come in time.
+    Slow,
     /// The connection has ended.
     Ended,
 }

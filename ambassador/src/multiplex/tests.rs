@@ -387,3 +387,37 @@ fn a_connection_that_ends_fails_its_streams() {
         serve,
     );
 }
+
+/// Amid a head nothing else can come (RFC 9113 section 4.3).
+#[test]
+fn a_head_that_is_late_fails_every_stream() {
+    run(async {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let client = driven_client(Transport::from_connected(near.into()).unwrap());
+        let streams = [(); 2].map(|()| Http2Stream::on(Rc::clone(&client)));
+        for stream in &streams {
+            let asked = stream.send(Some(request()), Gather::default(), End::Whole(b""));
+            asked.await.unwrap();
+        }
+        assert_eq!(client.unfinished_since(), None);
+        // SETTINGS, and a head without its end.
+        far.write_all(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+        far.write_all(b"\0\0\x01\x01\x04\0\0\0\x01").unwrap();
+        let first = loop {
+            timer::sleep(Duration::from_millis(2)).await;
+            if let Some(since) = client.unfinished_since() {
+                break since;
+            }
+        };
+        // The end, and the beginning of the next one, which has a time of its own.
+        far.write_all(b"\x88\0\0\x01").unwrap();
+        while client.unfinished_since() == Some(first) {
+            timer::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(client.unfinished_since() > Some(first));
+        client.end_for_slowness();
+        assert!(matches!(streams[0].try_recv(), Some(Received::Head(_))));
+        let failures = streams.map(|stream| stream.failure());
+        assert_eq!(failures, [Some(StreamFailure::Slow); 2]);
+    });
+}

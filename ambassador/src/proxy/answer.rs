@@ -106,6 +106,7 @@ impl ExchangeError {
             (Some(StreamFailure::Unprocessed), Self::Send | Self::Ended) => Self::Unprocessed,
             (Some(StreamFailure::Http1Required), Self::Send | Self::Ended) => Self::Http1Required,
             (Some(StreamFailure::Oversized), Self::Send | Self::Ended) => Self::Oversized,
+            (Some(StreamFailure::Slow), Self::Send | Self::Ended) => Self::Expired(Limit::Try),
             (Some(StreamFailure::Error(_)), Self::Send | Self::Ended) => {
                 Self::Response(BadMessage::StreamError)
             }

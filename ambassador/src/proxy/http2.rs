@@ -141,8 +141,7 @@ impl ServerConnection {
                 }
                 // The rest of a head has taken too long.
                 First::Right(First::Right(())) if self.connection.unfinished_since().is_some() => {
-                    self.connection.go_away(ErrorCode::ENHANCE_YOUR_CALM);
-                    return None;
+                    self.connection.end_for_slowness();
                 }
                 First::Right(First::Right(())) => {
                     self.connection.go_away(ErrorCode::NO_ERROR);

@@ -19,6 +19,7 @@ pub struct Limits {
     idle_timeout: Time,
     max_lifetime: Time,
     connect: Time,
+    head: Time,
     /// [`Time::NEVER`]: it is off.
     keep_alive: Time,
     /// [`Time::NEVER`]: it is off.
@@ -51,6 +52,7 @@ impl Limits {
             idle_timeout: Time::new(),
             max_lifetime: Time::new(),
             connect: Time::new(),
+            head: Time::new(),
             keep_alive: Time::new(),
             ping: Time::new(),
             max_streams: AtomicU32::default(),
@@ -79,6 +81,7 @@ impl Limits {
         self.idle_timeout.set(idle_timeout);
         self.max_lifetime.set(max_lifetime);
         self.connect.set(timeouts.connect);
+        self.head.set(timeouts.head);
         self.keep_alive
             .set(timeouts.keep_alive.unwrap_or(Duration::MAX));
         let limits::Http2 {
@@ -117,6 +120,11 @@ impl Limits {
     /// A connection is not reused after this age.
     pub fn max_lifetime(&self) -> Duration {
         self.max_lifetime.get()
+    }
+
+    /// By when a head must be whole that has begun, where no request knows of it.
+    pub fn head(&self) -> Duration {
+        self.head.get()
     }
 
     /// How a connection for `min_idle` is opened.
@@ -199,6 +207,7 @@ mod tests {
         };
         let timeouts = limits::Timeouts {
             connect: Duration::from_millis(5),
+            head: Duration::from_millis(11),
             keep_alive: Some(Duration::from_secs(6)),
             ..limits::Timeouts::default()
         };
@@ -215,6 +224,7 @@ mod tests {
         assert_eq!(limits.idle_timeout(), Duration::from_micros(4));
         assert_eq!(limits.max_lifetime(), Time::NEVER);
         assert_eq!(limits.opening().within, Duration::from_millis(5));
+        assert_eq!(limits.head(), Duration::from_millis(11));
         assert_eq!(limits.opening().keep_alive, Some(Duration::from_secs(6)));
         assert_eq!(limits.http2(), http2);
         let never = limits::Timeouts {

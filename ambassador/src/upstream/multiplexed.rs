@@ -164,6 +164,9 @@ impl MultiplexedConnection {
             let heard_at = self.multiplexed.heard_at();
             let last = asked_at.map_or(heard_at, |asked_at| asked_at.max(heard_at));
             let due = silence.map(|silence| last + silence);
+            let whole_by = self.multiplexed.unfinished_since();
+            let whole_by = whole_by.map(|since| since + self.shared.limits.head());
+            let due = due.into_iter().chain(whole_by).min();
             let due = async {
                 match due {
                     Some(due) => timer::sleep_until(due).await,
@@ -189,6 +192,9 @@ impl MultiplexedConnection {
                 First::Left(Driven::Opened { .. }) => {}
                 First::Left(Driven::Changed | Driven::Rests) if self.is_over() => self.leave(),
                 First::Left(Driven::Changed | Driven::Rests) => {}
+                First::Right(()) if whole_by.is_some_and(|by| by <= ring::now()) => {
+                    self.multiplexed.end_for_slowness();
+                }
                 First::Right(()) => match asked_at {
                     Some(asked) if self.multiplexed.heard_at() < asked => {
                         self.multiplexed.end(Ended::Closed);

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::clock::Instant;
-use crate::http2::error::{ConnectionError, ErrorCode};
+use crate::http2::error::{Cause, ConnectionError, ErrorCode};
 use crate::http2::event::Event;
 use crate::http2::frame::{
     FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, PREFACE, flags,
@@ -56,6 +56,17 @@ impl<T> Connection<T> {
     pub(crate) fn settings_timeout(&mut self) -> ConnectionError {
         let code = ErrorCode::SETTINGS_TIMEOUT;
         let failure = ConnectionError::violation(code, "SETTINGS that were not acknowledged");
+        self.end(failure);
+        failure
+    }
+
+    /// Ends the connection: the rest of a frame or of a field section has not come in
+    /// time.
+    pub(crate) fn rest_timeout(&mut self) -> ConnectionError {
+        let failure = ConnectionError {
+            code: ErrorCode::ENHANCE_YOUR_CALM,
+            cause: Cause::Slowness,
+        };
         self.end(failure);
         failure
     }
@@ -224,6 +235,9 @@ impl<T> Connection<T> {
                 None
             }
         };
+        if self.section.is_none() {
+            self.whole += 1;
+        }
         Ok((unit.len(), event))
     }
 

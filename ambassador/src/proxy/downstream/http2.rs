@@ -316,6 +316,7 @@ impl<'a> SendResponse<'a> {
             | StreamFailure::Error(_)
             | StreamFailure::GivenUp
             | StreamFailure::Oversized
+            | StreamFailure::Slow
             | StreamFailure::Ended => {}
         }
     }
