@@ -101,6 +101,24 @@ impl Caller {
         }
     }
 
+    /// Begins a request without a body: its bytes, for [`Caller::put`].
+    pub fn begin(&mut self, call: &Call) -> Vec<u8> {
+        self.method.clone_from(&call.method);
+        self.body = Body::None;
+        match &mut self.connection {
+            Connection::Http1(_) => call.http1(),
+            Connection::Http2(client) => client.begin(call),
+        }
+    }
+
+    /// Sends bytes of a head.
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.connection {
+            Connection::Http1(client) => client.try_send(bytes),
+            Connection::Http2(client) => client.put(bytes),
+        }
+    }
+
     /// Sends more of the body.
     #[track_caller]
     pub fn piece(&mut self, bytes: impl AsRef<[u8]>) {
@@ -245,6 +263,18 @@ impl Caller {
         }
     }
 
+    /// What is left of the content as text, whole or cut. Waits for its end.
+    #[track_caller]
+    pub fn rest(&mut self) -> String {
+        let mut rest = std::mem::take(&mut self.unread);
+        while let Ok(more) = self.more()
+            && !more.is_empty()
+        {
+            rest.extend(more);
+        }
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+
     /// Whether what comes of an answer, if anything, ends with a reset. Waits.
     pub fn is_reset(&mut self) -> bool {
         match &mut self.connection {
@@ -277,6 +307,21 @@ impl Caller {
         match &self.connection {
             Connection::Http1(_) => answer.field("connection") == Some("close"),
             Connection::Http2(client) => client.is_told_of_end(),
+        }
+    }
+
+    /// What the proxy says as it ends the connection amid the head of a request: the text
+    /// of an answer, or of a frame. Waits.
+    #[track_caller]
+    pub fn last_word(&mut self) -> String {
+        let answer = match &mut self.connection {
+            Connection::Http1(client) => Some(client.response(&self.method).text()),
+            Connection::Http2(_) => None,
+        };
+        assert!(self.is_ended(), "the connection goes on");
+        match &self.connection {
+            Connection::Http1(_) => answer.unwrap_or_default(),
+            Connection::Http2(client) => client.goodbye().to_owned(),
         }
     }
 

@@ -7,7 +7,9 @@ use std::net::{SocketAddr, TcpStream};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::exchange::{Exchange, serve_http1, serve_http2};
-use crate::message::Answer;
+use crate::http2::client::head_of;
+use crate::http2::{Frame, PREFACE};
+use crate::message::{Answer, Call};
 use crate::proxy::{Backend, Proxy};
 use crate::server::{Request, Server};
 
@@ -68,6 +70,18 @@ impl Protocol {
     /// The same over a connection that the test made.
     pub fn over(self, stream: TcpStream) -> Caller {
         self.speak(Client::over(stream))
+    }
+
+    /// The bytes that a connection begins with which makes this request first.
+    pub fn beginning(self, call: &Call) -> Vec<u8> {
+        match self {
+            Protocol::Http1 => call.http1(),
+            Protocol::Http2 => {
+                let frames = [Frame::settings(&[]), head_of(1, call)];
+                let frames = frames.iter().flat_map(Frame::bytes);
+                PREFACE.iter().copied().chain(frames).collect()
+            }
+        }
     }
 
     fn speak(self, client: Client) -> Caller {

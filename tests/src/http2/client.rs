@@ -19,8 +19,10 @@ pub struct Http2Client {
     stream: u32,
     /// What has come of the answer, and was not looked at.
     events: VecDeque<Event>,
-    /// The server has said that it ends the connection.
-    is_told_of_end: bool,
+    /// The server's SETTINGS have come.
+    is_settled: bool,
+    /// What the server has said of why it ends the connection, once it has.
+    goodbye: Option<String>,
     /// Fields as lines, and content.
     pub(crate) carried: Carried,
 }
@@ -48,7 +50,8 @@ impl Http2Client {
             windows: Windows::default(),
             stream: 0,
             events: VecDeque::new(),
-            is_told_of_end: false,
+            is_settled: false,
+            goodbye: None,
             carried: Carried::default(),
         }
     }
@@ -58,19 +61,37 @@ impl Http2Client {
         self.peer.wire().trickles = true;
     }
 
-    /// Sends a request, with its body where that is whole.
-    pub(crate) fn send(&mut self, call: &Call) -> io::Result<()> {
+    /// Begins a request whose head is sent with [`Http2Client::put`]: its bytes, half of
+    /// them in a CONTINUATION. What the server's SETTINGS are owed goes before, as nothing
+    /// may go amid a frame.
+    pub(crate) fn begin(&mut self, call: &Call) -> Vec<u8> {
+        while !self.is_settled && self.pump().is_ok() {}
+        let head = self.open(call);
+        let half = head.payload.len().div_ceil(2);
+        let frames = head.in_parts_of(half);
+        frames.iter().flat_map(Frame::bytes).collect()
+    }
+
+    /// Sends bytes of a head.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.peer.put(bytes)
+    }
+
+    /// The head of a request on a stream of its own.
+    fn open(&mut self, call: &Call) -> Frame {
         self.stream = match self.stream {
             0 => 1,
             last => last + 2,
         };
         self.events.clear();
         self.windows.open(self.stream);
-        let mut fields = pseudo_fields(call);
-        fields.extend(call.body.length());
-        fields.extend(super::lower(&call.fields));
+        self.section(&fields_of(call), call.body.is_empty())
+    }
+
+    /// Sends a request, with its body where that is whole.
+    pub(crate) fn send(&mut self, call: &Call) -> io::Result<()> {
+        let head = self.open(call);
         let ends = call.body.is_empty();
-        let head = self.section(&fields, ends);
         match &call.body {
             // All in one where it is little, as over HTTP/1.
             Body::Whole(bytes) if !ends && bytes.len() <= LITTLE => {
@@ -179,7 +200,7 @@ impl Http2Client {
     pub(crate) fn is_ended(&mut self) -> bool {
         let is_silent = |events: &VecDeque<Event>| {
             let mut events = events.iter();
-            events.all(|event| matches!(event, Event::Gone))
+            events.all(|event| matches!(event, Event::Reset | Event::Gone))
         };
         while is_silent(&self.events) {
             match self.peer.receive_whole() {
@@ -194,7 +215,12 @@ impl Http2Client {
 
     /// Whether the server has said that it ends the connection.
     pub(crate) fn is_told_of_end(&self) -> bool {
-        self.is_told_of_end
+        self.goodbye.is_some()
+    }
+
+    /// The text of that.
+    pub(crate) fn goodbye(&self) -> &str {
+        self.goodbye.as_deref().unwrap_or_default()
     }
 
     /// What sends through a tunnel, beside whoever reads of it.
@@ -210,10 +236,7 @@ impl Http2Client {
 
     fn section(&mut self, fields: &[(String, String)], ends: bool) -> Frame {
         self.carried.sent += line_bytes(fields);
-        let fields = fields.iter();
-        let fields = fields.map(|(name, value)| (&**name, &**value));
-        let frame = Frame::fields(self.stream, &fields.collect::<Vec<_>>());
-        if ends { frame.ending() } else { frame }
+        headers(self.stream, fields, ends)
     }
 
     /// Content for which there is room.
@@ -288,6 +311,7 @@ impl Http2Client {
     }
 
     fn take(&mut self, frame: &Frame) -> io::Result<()> {
+        self.is_settled |= frame.kind == kind::SETTINGS;
         if let Some(answer) = self.windows.learn(frame) {
             return self.peer.send(&answer);
         }
@@ -310,7 +334,8 @@ impl Http2Client {
             kind::DATA => self.credit(0, frame.payload.len()),
             kind::RST_STREAM if is_of_request => self.events.push_back(Event::Reset),
             kind::GOAWAY => {
-                self.is_told_of_end = true;
+                let text = frame.payload.get(8..).unwrap_or_default();
+                self.goodbye = Some(String::from_utf8_lossy(text).into_owned());
                 if frame.number(0).unwrap_or_default() < self.stream {
                     self.events.push_back(Event::Gone);
                 }
@@ -329,6 +354,25 @@ fn line_bytes(fields: &[(String, String)]) -> u64 {
     let lines = fields.iter();
     let lines = lines.map(|(name, value)| name.len() + value.len() + ": \r\n".len());
     lines.sum::<usize>() as u64
+}
+
+/// The HEADERS of a request on this stream.
+pub(crate) fn head_of(stream: u32, call: &Call) -> Frame {
+    headers(stream, &fields_of(call), call.body.is_empty())
+}
+
+fn headers(stream: u32, fields: &[(String, String)], ends: bool) -> Frame {
+    let fields = fields.iter();
+    let fields = fields.map(|(name, value)| (&**name, &**value));
+    let frame = Frame::fields(stream, &fields.collect::<Vec<_>>());
+    if ends { frame.ending() } else { frame }
+}
+
+fn fields_of(call: &Call) -> Vec<(String, String)> {
+    let mut fields = pseudo_fields(call);
+    fields.extend(call.body.length());
+    fields.extend(super::lower(&call.fields));
+    fields
 }
 
 /// What a request begins with: CONNECT has no path, and one for another protocol names
