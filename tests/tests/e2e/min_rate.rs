@@ -7,10 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ambassador_tests::proxy::one_upstream;
-use ambassador_tests::{
-    Answer, Backend, Call, Caller, Client, Column, Connection, Protocol, Proxy, Server, matrix,
-    on_http1, os, ports,
-};
+use ambassador_tests::{Answer, Call, Caller, Column, Protocol, Proxy, Server, matrix, os, ports};
 
 use crate::access_log::{LOGGED, lines};
 
@@ -24,9 +21,6 @@ matrix!(
     a_client_that_reads_slowly_is_reset,
     a_response_that_drips_is_the_upstreams_failure,
     an_upstream_that_takes_an_upload_slowly_has_failed,
-);
-
-on_http1!(
     an_upload_in_a_tunnel_keeps_the_same_rate,
     what_is_relayed_has_no_rate,
 );
@@ -72,9 +66,8 @@ fn reading(column: Column) -> (Server, mpsc::Receiver<()>) {
 }
 
 /// Sends a body drop by drop, until there is an answer.
-fn expect_refused_upload(client: &mut Caller) {
+fn drip(client: &mut Caller) {
     let started = Instant::now();
-    client.send(&upload());
     while !client.is_answered() {
         assert!(started.elapsed() < SOON, "it goes on for ever");
         // The other end may have answered just now, and take no more.
@@ -82,17 +75,19 @@ fn expect_refused_upload(client: &mut Caller) {
         thread::sleep(PAUSE);
     }
     let took = started.elapsed();
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.reason()), (408, "bad-request"));
-    let told = answer.text();
-    assert!(told.contains("timeouts.min_rate"), "{told}");
     assert!(took >= WINDOW, "{took:?}");
 }
 
 fn an_upload_that_drips_is_given_up(column: Column) {
     let (server, told) = reading(column);
     let (proxy, listen) = start(column, &server, RATE);
-    expect_refused_upload(&mut column.connect(listen));
+    let mut client = column.connect(listen);
+    client.send(&upload());
+    drip(&mut client);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.reason()), (408, "bad-request"));
+    let said = answer.text();
+    assert!(said.contains("timeouts.min_rate"), "{said}");
     told.recv_timeout(SOON).expect("the upstream is free again");
     let labels = [("status", "408"), ("reason", "bad-request")];
     proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
@@ -100,14 +95,19 @@ fn an_upload_that_drips_is_given_up(column: Column) {
     assert_eq!(failures(&proxy), 0, "the upstream is not at fault");
 }
 
-fn an_upload_in_a_tunnel_keeps_the_same_rate(backend: Backend) {
-    let (server, told) = reading(backend.into());
-    let (_proxy, listen) = start(backend, &server, RATE);
-    let mut client = Client::connect(listen);
-    client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
-    assert_eq!(client.response("CONNECT").status, 200);
-    let inner = client.stream().try_clone().expect("descriptors are left");
-    expect_refused_upload(&mut Protocol::Http1.over(inner));
+/// What goes through it is HTTP/1.1, whatever it goes over.
+fn an_upload_in_a_tunnel_keeps_the_same_rate(column: Column) {
+    let (server, told) = reading(column);
+    let (_proxy, listen) = start(column, &server, RATE);
+    let mut client = column.connect(listen);
+    client.open(&Call::connect("web.test:80"));
+    client.piece(Protocol::Http1.beginning(&upload()));
+    drip(&mut client);
+    let answer = client.rest();
+    assert!(
+        answer.contains(" 408 ") && answer.contains("timeouts.min_rate"),
+        "{answer}"
+    );
     told.recv_timeout(SOON).expect("the upstream is free again");
 }
 
@@ -302,23 +302,14 @@ fn a_route_may_have_no_rate(column: Column) {
     assert!(ask("/else").is_none(), "it has the rate of the upstream");
 }
 
-fn what_is_relayed_has_no_rate(backend: Backend) {
-    let slow = |connection: &mut Connection| {
+fn what_is_relayed_has_no_rate(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.switch("")?;
         thread::sleep(WINDOW * 3 / 2);
-        connection.write("late")
-    };
-    let server = Server::start(move |connection| {
-        let Some(_) = connection.head()? else {
-            return Ok(());
-        };
-        connection.write(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ws\r\n\r\n",
-        )?;
-        slow(connection)
+        exchange.piece("late")
     });
-    let (_proxy, listen) = start(backend, &server, RATE);
-    let mut client = Client::connect(listen);
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\nUpgrade: ws\r\n\r\n");
-    assert_eq!(client.response("GET").status, 101);
-    assert_eq!(client.exactly(4), b"late");
+    let (_proxy, listen) = start(column, &server, RATE);
+    let mut client = column.connect(listen);
+    client.open(&Call::upgrade("/", "chat"));
+    assert_eq!(client.content(4), b"late");
 }
