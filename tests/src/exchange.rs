@@ -183,6 +183,14 @@ impl Exchange<'_> {
         }
     }
 
+    /// Sends bytes on the connection, whatever they are.
+    pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.side {
+            Side::Http1(connection) => connection.write(bytes),
+            Side::Http2(stream) => stream.put(bytes),
+        }
+    }
+
     /// Waits until the peer has given the request up. An error: it has not, in time.
     pub fn until_left(&mut self) -> io::Result<()> {
         match &mut self.side {

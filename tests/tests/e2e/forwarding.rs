@@ -16,7 +16,11 @@ matrix!(
     garbage_from_the_upstream_is_a_502,
 );
 
-on_http1!(a_phrase_is_unchanged, a_wrk_run_has_no_failed_request,);
+on_http1!(
+    a_phrase_is_unchanged,
+    a_wrk_run_has_no_failed_request,
+    heads_that_are_none_are_a_502,
+);
 
 fn request_and_answer_are_unchanged(column: Column) {
     let server = column.server(|request| {
@@ -115,10 +119,19 @@ fn a_reset_before_the_answer_is_a_502(column: Column) {
     assert_eq!((answer.status, answer.reason()), (502, "upstream-reset"));
 }
 
-/// Nobody takes any of it for an answer, whatever was asked in.
 fn garbage_from_the_upstream_is_a_502(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")?;
+        exchange.until_left()
+    });
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let answer = column.connect(listen).get("/");
+    assert_eq!((answer.status, answer.reason()), (502, "protocol-error"));
+}
+
+fn heads_that_are_none_are_a_502(backend: Backend) {
     for garbage in [
-        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
         "HTTP/1.1 abc OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
@@ -128,8 +141,8 @@ fn garbage_from_the_upstream_is_a_502(column: Column) {
             connection.write(garbage)?;
             connection.request().map(drop)
         });
-        let (_proxy, listen) = Proxy::in_front_of(column, server.address());
-        let answer = column.connect(listen).get("/");
+        let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+        let answer = Client::connect(listen).get("/");
         assert_eq!(
             (answer.status, answer.reason()),
             (502, "protocol-error"),
