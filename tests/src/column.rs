@@ -56,6 +56,15 @@ impl Protocol {
         }
     }
 
+    /// How much of a body a sender has leave to send before any of it goes on: what the
+    /// proxy gives for `http2.window` unless a file says else.
+    pub fn window(self) -> u64 {
+        match self {
+            Protocol::Http1 => 0,
+            Protocol::Http2 => 1 << 20,
+        }
+    }
+
     /// A client that speaks it; panics where nothing listens.
     #[track_caller]
     pub fn connect(self, address: SocketAddr) -> Caller {
