@@ -47,6 +47,16 @@ impl Wire {
         statuses
     }
 
+    /// Opens a tunnel, says something through it, and reads what comes back to its end.
+    fn tunnel(&mut self, mut caller: Caller, call: &Call) {
+        caller.open(call);
+        caller.piece("what is said");
+        assert_eq!(caller.content(12), b"what is said");
+        caller.end(&[]);
+        assert!(caller.is_at_end());
+        self.add(&caller);
+    }
+
     /// Adds the one request of this caller.
     fn add(&mut self, caller: &Caller) {
         let carried = caller.carried();
@@ -138,6 +148,15 @@ fn start(column: Column, server: &Server) -> (Proxy, SocketAddr) {
 
 /// What the upstream does for each path; `asked_before` is of the one that fails once.
 fn serve(exchange: &mut Exchange<'_>, asked_before: &AtomicBool) -> io::Result<()> {
+    if exchange.head().target == "/echo" {
+        exchange.switch("")?;
+        loop {
+            match exchange.some()? {
+                bytes if bytes.is_empty() => return exchange.end(&[]),
+                bytes => exchange.piece(bytes)?,
+            }
+        }
+    }
     let request = exchange.request()?;
     match request.target.as_str() {
         "/reset" => exchange.reset(),
@@ -213,6 +232,8 @@ fn whatever_happens_all_count_the_same(column: Column) {
         let found = wire.call(column.connect(listen), &call);
         assert_eq!(found, statuses, "{call:?}");
     }
+
+    wire.tunnel(column.connect(listen), &Call::upgrade("/echo", "echo"));
 
     // A caller that leaves has been sent nothing.
     let mut gone = column.connect(listen);
