@@ -1,7 +1,6 @@
 //! Faults injected on purpose: what the caller sees of them, what is told of
 //! them, and that nobody else is blamed.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use ambassador_tests::proxy::{self, one_upstream};
 use ambassador_tests::server::text;
 use ambassador_tests::{
     Answer, Backend, Call, Client, Column, Netns, Proxy, Server, eventually, matrix,
-    on_both_backends, on_http1, ports, program,
+    on_both_backends, ports, program,
 };
 
 use crate::access_log::{LOGGED, lines};
@@ -23,9 +22,8 @@ matrix!(
     a_delay_does_not_use_up_the_upstreams_time,
     a_delay_ends_when_its_caller_leaves,
     only_what_is_meant_gets_a_fault,
+    a_reset_reaches_the_caller,
 );
-
-on_http1!(a_reset_reaches_the_caller,);
 
 on_both_backends!(
     a_connection_without_requests_is_delayed_and_reset,
@@ -142,13 +140,12 @@ fn a_delay_ends_when_its_caller_leaves(column: Column) {
     assert_eq!(server.connections(), 0);
 }
 
-fn a_reset_reaches_the_caller(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen) = faulty(backend, &server, "{ reset: 100% }", "");
-    let mut client = Client::connect(listen);
-    client.send(ambassador_tests::client::get("/"));
-    let error = client.rest().expect_err("it is cut");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+fn a_reset_reaches_the_caller(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = faulty(column, &server, "{ reset: 100% }", "");
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
+    assert!(client.is_reset(), "it is cut");
     let line = &lines(&proxy, 1)[0];
     assert_eq!(
         (&line["fault"], &line["status"]),
