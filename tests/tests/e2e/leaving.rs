@@ -2,7 +2,7 @@
 //! come free. A half-close is no leave.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,11 @@ matrix!(
     a_close_ends_the_wait_between_tries,
     a_close_ends_the_wait_for_a_turn,
     a_caller_that_closes_behind_its_answer_is_no_failure,
+    a_close_ends_the_wait_for_a_place,
+    a_reset_ends_an_upload_that_is_stuck,
 );
 
 on_http1!(
-    a_close_ends_the_wait_for_a_place,
-    a_reset_ends_an_upload_that_is_stuck,
     a_half_close_gets_its_answer,
     a_client_that_reads_no_replies_is_given_up,
 );
@@ -96,20 +96,21 @@ fn a_close_ends_a_silent_stream(column: Column) {
     gone(&proxy, 6.0);
 }
 
-fn a_close_ends_the_wait_for_a_place(backend: Backend) {
-    let (server, _told) = watched(backend.into(), |_| Ok(()));
-    let more = "pool: { max_connections: 1, max_pending: 1 }\ntimeouts: { connect: 1h }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut first = Client::connect(listen);
-    first.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-    eventually("it has the place", SOON, || server.connections() == 1);
+fn a_close_ends_the_wait_for_a_place(column: Column) {
+    let (server, _told) = watched(column, |_| Ok(()));
+    let more = "pool: { max_connections: 1, max_pending: 1 }\nhttp2: { max_streams: 1 }\n\
+                timeouts: { connect: 1h }";
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut first = column.connect(listen);
+    first.send(&Call::get("/"));
+    eventually("it has the place", SOON, || server.requests().len() == 1);
     for left in 1..=3 {
-        let mut waiting = Client::connect(listen);
-        waiting.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        let mut waiting = column.connect(listen);
+        waiting.send(&Call::get("/"));
         eventually("it waits", SOON, || {
             proxy.metric("ambassador_pool_connections", &[("state", "pending")]) == 1.0
         });
-        drop(waiting);
+        waiting.close();
         gone(&proxy, f64::from(left));
     }
     assert_eq!(server.connections(), 1);
@@ -146,27 +147,27 @@ fn a_close_ends_the_wait_for_a_turn(column: Column) {
     });
 }
 
-fn a_reset_ends_an_upload_that_is_stuck(backend: Backend) {
+fn a_reset_ends_an_upload_that_is_stuck(column: Column) {
     // Reads nothing of the body, so that the proxy stops reading it as well.
     let (resume, resumed) = mpsc::channel::<()>();
     let resumed = std::sync::Mutex::new(resumed);
-    let server = Server::start(move |connection| {
-        connection.head()?;
-        let _ = resumed.lock().expect("one connection").recv();
-        Ok(())
+    let server = column.script(move |_| {
+        let _ = resumed.lock().expect("one request").recv();
+        Err(std::io::ErrorKind::ConnectionReset.into())
     });
-    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 900000000\r\n\r\n");
+    let (proxy, listen) = Proxy::in_front_of(column, server.address());
+    let stream = TcpStream::connect(listen).expect("it listens");
+    let socket = stream.try_clone().expect("descriptors are left");
+    let mut client = column.over(stream);
+    client.send(&Call::new("POST", "/").announces(900_000_000));
     let limit = Some(Duration::from_millis(300));
-    client
-        .stream()
-        .set_write_timeout(limit)
-        .expect("a valid time");
+    for set in [TcpStream::set_write_timeout, TcpStream::set_read_timeout] {
+        set(&socket, limit).expect("a valid time");
+    }
     // Until nobody takes any more.
-    while client.try_send(vec![b'x'; 64 * 1024]).is_ok() {}
-    os::reset_on_close(client.stream()).expect("it is open");
-    drop(client);
+    while client.try_piece(vec![b'x'; 64 * 1024]).is_ok() {}
+    drop(socket);
+    client.leave();
     gone(&proxy, 1.0);
     drop(resume);
 }
