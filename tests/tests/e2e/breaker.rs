@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ambassador_tests::server::{response, text};
 use ambassador_tests::{
     Answer, Backend, Call, Caller, Client, Column, Proxy, Server, eventually, matrix,
-    on_both_backends, on_http1, ports,
+    on_both_backends, ports,
 };
 
 matrix!(
@@ -18,9 +17,8 @@ matrix!(
     one_probe_among_many_callers,
     a_probe_whose_client_goes_does_not_wedge_it,
     the_last_answer_is_returned_when_it_opens_between_tries,
+    a_caller_that_withholds_its_body_opens_nothing,
 );
-
-on_http1!(a_caller_that_withholds_its_body_opens_nothing,);
 
 on_both_backends!(
     an_operator_sets_it,
@@ -339,35 +337,29 @@ fn a_client_that_is_slow_to_ask_is_no_probe_and_no_success(backend: Backend) {
 }
 
 /// A server gives such a request up some time, by its end or by an error.
-fn a_caller_that_withholds_its_body_opens_nothing(backend: Backend) {
-    let server = Server::start(|connection| {
-        let mut head = vec![0; 4096];
-        let count = connection.read(&mut head)?;
-        let head = String::from_utf8_lossy(&head[..count]).into_owned();
-        if head.starts_with("GET ") {
-            return connection.write(text("ok"));
+fn a_caller_that_withholds_its_body_opens_nothing(column: Column) {
+    let server = column.script(|exchange| {
+        if exchange.head().method == "GET" {
+            return exchange.send(&Answer::ok("ok"));
         }
-        let patience = Some(Duration::from_millis(1_500));
-        connection.stream().set_read_timeout(patience)?;
-        let gave_up = connection.read(&mut [0; 16]).is_err();
-        assert!(gave_up, "nothing more is sent");
-        match head.starts_with("POST /ends") {
-            true => Ok(()),
-            false => connection.write(response("500 Internal Server Error", "", "no body")),
+        assert_eq!(exchange.some()?, b"some");
+        std::thread::sleep(Duration::from_millis(1_500));
+        match exchange.head().target == "/ends" {
+            true => Err(std::io::ErrorKind::TimedOut.into()),
+            false => exchange.send(&Answer::status(500).body("no body")),
         }
     });
     let more = "circuit_breaker: { failures: 2, sleep: 1h }\nretry: { attempts: 1 }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
     let paths = ["/ends", "/ends", "/answers", "/answers"];
     let callers = paths.map(|path| {
-        let mut client = Client::connect(listen);
-        client.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 9\r\n\r\nsome"
-        ));
+        let mut client = column.connect(listen);
+        client.send(&Call::new("POST", path).announces(9));
+        client.piece("some");
         client
     });
-    let statuses = callers.map(|mut client| client.response("POST").status);
+    let statuses = callers.map(|mut client| client.answer().status);
     assert_eq!(statuses, [502, 502, 500, 500]);
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
     assert_eq!(state(&proxy), 0.0);
 }
