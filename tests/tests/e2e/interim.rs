@@ -1,14 +1,13 @@
 //! Interim answers and `Expect: 100-continue`.
 
-use ambassador_tests::{Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1};
+use ambassador_tests::{Answer, Call, Column, Proxy, matrix};
 
 matrix!(
     interim_answers_pass,
     interim_answers_without_end_are_a_502,
     the_upstream_decides_about_continue,
+    a_final_answer_instead_of_continue_passes,
 );
-
-on_http1!(a_final_answer_instead_of_continue_passes,);
 
 fn interim_answers_pass(column: Column) {
     let server = column.script(|exchange| {
@@ -65,17 +64,11 @@ fn the_upstream_decides_about_continue(column: Column) {
     }
 }
 
-fn a_final_answer_instead_of_continue_passes(backend: Backend) {
-    let server = Server::start(|connection| {
-        connection.head()?;
-        connection.write("HTTP/1.1 417 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-    });
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.send(
-        "PUT / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nExpect: 100-continue\r\n\
-         Content-Length: 4\r\n\r\n",
-    );
-    let answer = client.response("PUT");
+fn a_final_answer_instead_of_continue_passes(column: Column) {
+    let server = column.script(|exchange| exchange.send(&Answer::status(417)));
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    let call = Call::new("PUT", "/").field("Expect", "100-continue");
+    let answer = client.call(&call.announces(4));
     assert_eq!((answer.status, answer.reason()), (417, ""));
 }
