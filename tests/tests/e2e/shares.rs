@@ -1,6 +1,5 @@
 //! Whoever holds what others wait for, and does not move, has to give it up.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -9,18 +8,20 @@ use std::time::{Duration, Instant};
 
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::{Launch, one_upstream};
-use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, on_http1, os, ports,
-    program,
+    Answer, Backend, Call, Caller, Cgroup, Client, Column, Proxy, Server, eventually, matrix,
+    on_both_backends, on_http1, os, ports, program,
 };
 
-on_http1!(
+matrix!(
     slow_uploads_give_way_to_who_waits,
     stalled_readers_give_way_to_who_waits,
-    a_caller_that_has_ended_its_direction_gives_way_too,
     uploads_that_move_are_left_alone,
     who_waits_for_its_upstream_is_left_alone,
+);
+
+on_http1!(
+    a_caller_that_has_ended_its_direction_gives_way_too,
     a_peer_that_fills_the_queue_makes_room_for_others,
     peers_have_turns,
 );
@@ -44,22 +45,31 @@ fn expect_full(proxy: &Proxy) {
     proxy.expect_metric("ambassador_pool_connections", &open, PLACES as f64);
 }
 
-fn start(backend: Backend, server: &Server) -> (Proxy, SocketAddr) {
-    let more = format!("pool: {{ max_connections: {PLACES} }}");
-    Proxy::in_front_of_with(backend, server.address(), &more)
+/// A proxy with places for so many requests in the upstream, over whatever protocol.
+fn start(column: Column, server: &Server) -> (Proxy, SocketAddr) {
+    let more = format!("pool: {{ max_connections: {PLACES} }}\nhttp2: {{ max_streams: 1 }}");
+    Proxy::in_front_of_with(column, server.address(), &more)
 }
 
-const UPLOAD: &str = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 100000\r\n\r\nabc";
+const UPLOAD: usize = 100_000;
 
-fn slow_uploads_give_way_to_who_waits(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen) = start(backend, &server);
-    let mut slow: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
-    for client in &mut slow {
-        client.send(UPLOAD);
-    }
+/// Begins uploads that take all places.
+fn uploads(column: Column, listen: SocketAddr) -> Vec<Caller> {
+    let upload = || {
+        let mut client = column.connect(listen);
+        client.send(&Call::new("POST", "/").announces(UPLOAD));
+        client.piece("abc");
+        client
+    };
+    (0..PLACES).map(|_| upload()).collect()
+}
+
+fn slow_uploads_give_way_to_who_waits(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = start(column, &server);
+    let mut slow = uploads(column, listen);
     expect_full(&proxy);
-    let answer = Client::connect(listen).get("/live");
+    let answer = column.connect(listen).get("/live");
     assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
     assert_eq!(shed(&proxy), 1.0);
     // It is told why, and nobody else is the worse for it.
@@ -67,30 +77,30 @@ fn slow_uploads_give_way_to_who_waits(backend: Backend) {
     proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
     let breaker = [("upstream", "web")];
     assert_eq!(proxy.metric("ambassador_breaker_state", &breaker), 0.0);
-    let rest = [b'x'; 100_000 - 3];
     let mut served = 0;
     for client in &mut slow {
-        let _ = client.try_send(rest);
-        let answer = client.try_response("POST");
+        let _ = client.try_piece([b'x'; UPLOAD - 3]);
+        let answer = client.try_answer();
         served += usize::from(answer.is_some_and(|answer| answer.status == 200));
     }
     assert_eq!(served, PLACES - 1);
 }
 
-fn stalled_readers_give_way_to_who_waits(backend: Backend) {
-    let server = big();
-    let (proxy, listen) = start(backend, &server);
-    let _stalled: Vec<TcpStream> = (0..PLACES).map(|_| stalled_reader(listen)).collect();
+fn stalled_readers_give_way_to_who_waits(column: Column) {
+    let server = big(column);
+    let (proxy, listen) = start(column, &server);
+    let _stalled = [(); PLACES].map(|()| stalled_reader(column, listen));
     expect_full(&proxy);
-    assert_eq!(Client::connect(listen).get("/live").text(), "live");
+    assert_eq!(column.connect(listen).get("/live").text(), "live");
     assert_eq!(shed(&proxy), 1.0);
 }
 
 fn a_caller_that_has_ended_its_direction_gives_way_too(backend: Backend) {
-    let server = big();
-    let (proxy, listen) = start(backend, &server);
-    let stalled: Vec<TcpStream> = (0..PLACES).map(|_| stalled_reader(listen)).collect();
-    for stream in &stalled {
+    let column = backend.into();
+    let server = big(column);
+    let (proxy, listen) = start(column, &server);
+    let stalled = [(); PLACES].map(|()| stalled_reader(column, listen));
+    for (_, stream) in &stalled {
         stream
             .shutdown(std::net::Shutdown::Write)
             .expect("it is open");
@@ -100,77 +110,74 @@ fn a_caller_that_has_ended_its_direction_gives_way_too(backend: Backend) {
 }
 
 /// Answers `/` with more than sockets take.
-fn big() -> Server {
-    Server::http(|request| match request.target.as_str() {
-        "/" => text(&"x".repeat(8 * 1024 * 1024)),
-        _ => text("live"),
+fn big(column: Column) -> Server {
+    column.server(|request| match request.target.as_str() {
+        "/" => Answer::ok("x".repeat(8 * 1024 * 1024)),
+        _ => Answer::ok("live"),
     })
 }
 
-fn stalled_reader(listen: SocketAddr) -> TcpStream {
-    let mut stream = os::connect_with_small_buffers(listen).expect("it listens");
-    stream.write_all(get("/").as_bytes()).expect("it is taken");
-    stream
+/// It has asked for `/`, and reads nothing. With its stream.
+fn stalled_reader(column: Column, listen: SocketAddr) -> (Caller, TcpStream) {
+    let stream = os::connect_with_small_buffers(listen).expect("it listens");
+    let socket = stream.try_clone().expect("descriptors are left");
+    let mut client = column.over(stream);
+    client.send(&Call::get("/"));
+    (client, socket)
 }
 
-fn uploads_that_move_are_left_alone(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen) = start(backend, &server);
-    let mut moving: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
-    for client in &mut moving {
-        client.send(UPLOAD);
-    }
+fn uploads_that_move_are_left_alone(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = start(column, &server);
+    let mut moving = uploads(column, listen);
     expect_full(&proxy);
-    let mut waiting = Client::connect(listen);
-    waiting.send(get("/live"));
+    let mut waiting = column.connect(listen);
+    waiting.send(&Call::get("/live"));
     // Longer than it takes to be called slow.
     let started = Instant::now();
     let (mut sent, part) = (3, [b'x'; 2_000]);
     while started.elapsed() < Duration::from_secs(4) {
         for client in &mut moving {
-            client.send(part);
+            client.piece(part);
         }
         sent += part.len();
         thread::sleep(Duration::from_millis(200));
     }
     for client in &mut moving {
-        client.send(vec![b'x'; 100_000 - sent]);
-        assert_eq!(client.response("POST").status, 200);
+        client.piece(vec![b'x'; UPLOAD - sent]);
+        assert_eq!(client.answer().status, 200);
     }
-    assert_eq!(waiting.response("GET").status, 200);
+    assert_eq!(waiting.answer().status, 200);
     assert_eq!(shed(&proxy), 0.0);
 }
 
 /// Answers when the test lets it.
-fn held() -> (Server, std::sync::mpsc::Sender<()>) {
+fn held(column: Column) -> (Server, std::sync::mpsc::Sender<()>) {
     let (release, held) = channel::<()>();
     let held: Mutex<Receiver<()>> = Mutex::new(held);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         let _ = held.lock().expect("no panic").recv();
-        text("ok")
+        Answer::ok("ok")
     });
     (server, release)
 }
 
-fn who_waits_for_its_upstream_is_left_alone(backend: Backend) {
-    let (server, release) = held();
-    let (proxy, listen) = start(backend, &server);
-    let mut asking: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
-    for (number, client) in asking.iter_mut().enumerate() {
-        match number % 2 {
-            0 => client.send(get("/")),
-            // A whole body is no slow one.
-            _ => client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 2\r\n\r\nab"),
-        }
+fn who_waits_for_its_upstream_is_left_alone(column: Column) {
+    let (server, release) = held(column);
+    let (proxy, listen) = start(column, &server);
+    // A whole body is no slow one.
+    let calls = [Call::get("/"), Call::post("/", "ab")];
+    let mut asking = [(); PLACES].map(|()| column.connect(listen));
+    for (client, call) in asking.iter_mut().zip(calls.iter().cycle()) {
+        client.send(call);
     }
     expect_full(&proxy);
-    let answer = Client::connect(listen).get("/live");
+    let answer = column.connect(listen).get("/live");
     assert_eq!((answer.status, answer.reason()), (504, "connect-timeout"));
     assert_eq!(shed(&proxy), 0.0);
     drop(release);
-    for (number, client) in asking.iter_mut().enumerate() {
-        let method = ["GET", "POST"][number % 2];
-        assert_eq!(client.response(method).status, 200);
+    for client in &mut asking {
+        assert_eq!(client.answer().status, 200);
     }
 }
 
@@ -254,7 +261,7 @@ fn count(clients: Vec<Client>, status: u16) -> usize {
 }
 
 fn a_peer_that_fills_the_queue_makes_room_for_others(backend: Backend) {
-    let (server, release) = held();
+    let (server, release) = held(backend.into());
     let (proxy, listen, clients) = crowded(backend, &server);
     let mut other = another_peer(listen);
     other.send(get("/of-one"));
@@ -277,7 +284,7 @@ fn a_peer_that_fills_the_queue_makes_room_for_others(backend: Backend) {
 }
 
 fn peers_have_turns(backend: Backend) {
-    let (server, release) = held();
+    let (server, release) = held(backend.into());
     let (proxy, listen, clients) = crowded(backend, &server);
     let mut other = another_peer(listen);
     other.send(get("/of-one"));
@@ -316,7 +323,7 @@ sys.stdout.write(" ".join(sorted(connection.recv(12)[9:].decode() for connection
 "#;
 
 fn a_cgroup_that_fills_the_queue_makes_room_for_another(backend: Backend) {
-    let (server, release) = held();
+    let (server, release) = held(backend.into());
     let (many, one) = (Cgroup::new(), Cgroup::new());
     let config = format!(
         "workers: 1\nupstreams: {{ web: {{ hosts: [10.1.2.3], endpoints: [\"{}\"], \
