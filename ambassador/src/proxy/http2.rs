@@ -21,7 +21,7 @@ use crate::proxy::reply;
 use crate::proxy::server_connection::ServerConnection;
 use crate::proxy::slot::{self, Slot, Slots};
 use crate::ring::{self, Chunk, timer};
-use crate::telemetry::Direction;
+use crate::telemetry::{Direction, RequestProtocol};
 
 /// Slots of requests that are kept.
 const SLOTS_KEPT_MAX: usize = 128;
@@ -207,6 +207,7 @@ impl ServerConnection {
         let mut downstream = Downstream::http2(self, stream, self.join(stream), request, bytes);
         let client = downstream.client();
         let mut record = self.context.telemetry.begin(client.passage(ring::now()));
+        record.protocol = RequestProtocol::Http2;
         record.describe_sender(client.peer_id());
         record.passage.count(Direction::Sent, bytes);
         let field = scratch.request.fields().blamed();
