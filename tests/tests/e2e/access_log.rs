@@ -14,6 +14,7 @@ matrix!(
     each_request_is_a_line,
     what_is_to_be_kept_is_a_line,
     a_tunnel_is_the_line_of_its_request,
+    a_malformed_request_is_a_line_too,
 );
 
 on_http1!(what_is_no_request_is_a_line_too,);
@@ -161,6 +162,25 @@ fn what_is_no_request_is_a_line_too(backend: Backend) {
     }
 }
 
+/// Whether it is answered, or its stream is reset without a status.
+fn a_malformed_request_is_a_line_too(column: Column) {
+    let server = column.ok();
+    let listen = free();
+    let config = one_upstream(listen, server.address(), "");
+    let proxy = Proxy::start(column, &format!("{LOGGED}{config}"));
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/a").field("no name", "x"));
+    let status = client.try_answer().map_or(0, |answer| answer.status);
+    assert!(matches!(status, 0 | 400), "{status}");
+    let line = lines(&proxy, 1).remove(0);
+    let said = (Some(status.into()), "OTHER", "bad-request");
+    assert_eq!(told(&line), said, "{line}");
+    assert_eq!(line["detail"], "malformed field name: no name");
+    assert_eq!(line["protocol"], column.client.name());
+    assert!(line["client"].is_string(), "{line}");
+    assert_eq!(server.connections(), 0);
+}
+
 fn each_relayed_connection_is_a_line_at_its_end(backend: Backend) {
     let server = Server::echo();
     let listen = free();
@@ -216,28 +236,23 @@ fn a_tunnel_is_the_line_of_its_request(column: Column) {
         let listen = free();
         let config = one_upstream(listen, server.address(), more);
         let proxy = Proxy::start(column, &format!("{LOGGED}{config}"));
-        let statuses = ["twelve bytes", "twelve bytes and more"].map(|said| {
-            let mut client = column.connect(listen);
-            let status = client.open(&call).status;
-            client.piece(said);
-            client.end(&[]);
-            let all = format!("{said}{end}");
-            assert_eq!(client.content(all.len()), all.as_bytes());
-            assert!(client.is_at_end(), "no reset");
-            status
-        });
-        let lines = lines(&proxy, 2);
-        for (line, status) in lines.iter().zip(statuses) {
-            assert_eq!(line["status"], status);
-            assert_eq!(line["outcome"], "closed");
-        }
-        // What went through it counts behind its head.
-        let bytes =
-            |name: &str| [0, 1].map(|at: usize| lines[at][name].as_u64().expect("a number"));
-        let (received, sent) = (bytes("bytes_in"), bytes("bytes_out"));
-        assert!(received[0] > 12 && sent[0] > 12, "{}", lines[0]);
-        assert_eq!((received[1] - received[0], sent[1] - sent[0]), (9, 9));
-        proxy.expect_metric("ambassador_tcp_connections_total", &[], 2.0);
+        let mut client = column.connect(listen);
+        let status = client.open(&call).status;
+        client.piece("twelve bytes");
+        client.end(&[]);
+        let all = format!("twelve bytes{end}");
+        assert_eq!(client.content(all.len()), all.as_bytes());
+        assert!(client.is_at_end(), "no reset");
+
+        let line = lines(&proxy, 1).remove(0);
+        assert_eq!(
+            (&line["status"], &line["outcome"]),
+            (&status.into(), &"closed".into())
+        );
+        let carried = client.carried();
+        assert_eq!(line["bytes_in"], carried.sent, "{line}");
+        assert!(line["bytes_out"].as_u64() > Some(12), "{line}");
+        proxy.expect_metric("ambassador_tcp_connections_total", &[], 1.0);
     }
 }
 
