@@ -17,7 +17,7 @@ use self::receive::Position;
 use crate::http2::block::FieldBlock;
 use crate::http2::error::{ConnectionError, ErrorCode};
 use crate::http2::flood::Budgets;
-use crate::http2::frame::{self, PREFACE};
+use crate::http2::frame::{self, FrameHeader, FrameKind, PREFACE};
 use crate::http2::hpack::{Decoder, Encoder};
 use crate::http2::role::Role;
 use crate::http2::settings::{LocalSettings, PeerSettings};
@@ -115,6 +115,17 @@ impl<T> Connection<T> {
     pub(crate) fn awaits_rest(&self) -> Option<u64> {
         let is_awaited = self.section.is_some() || !self.partial.is_empty();
         is_awaited.then_some(self.whole)
+    }
+
+    /// The stream of the field section that has begun and is not whole, where its frame
+    /// tells that already.
+    pub(crate) fn section_under_way(&self) -> Option<StreamId> {
+        match &self.section {
+            Some(section) => Some(section.stream),
+            None => FrameHeader::read(&self.partial)
+                .filter(|header| header.kind == FrameKind::Headers)
+                .map(|header| header.stream),
+        }
     }
 
     /// The field section of the last [`Event::Headers`](crate::http2::event::Event),

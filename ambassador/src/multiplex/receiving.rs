@@ -74,6 +74,12 @@ impl Http2Stream {
         is_done.unwrap_or(true)
     }
 
+    /// Whether a field section has begun to come that is not whole.
+    pub(crate) fn has_begun_section(&self) -> bool {
+        let state = self.connection.state.borrow();
+        self.id().is_some() && self.id() == state.codec.section_under_way()
+    }
+
     /// Whether the peer has ended its direction.
     pub(crate) fn is_ended(&self) -> bool {
         self.with(|stream| stream.inbox.is_ended()).unwrap_or(true)

@@ -409,12 +409,15 @@ fn a_head_that_is_late_fails_every_stream() {
                 break since;
             }
         };
+        let begun = || streams.each_ref().map(Http2Stream::has_begun_section);
+        assert_eq!(begun(), [true, false]);
         // The end, and the beginning of the next one, which has a time of its own.
         far.write_all(b"\x88\0\0\x01").unwrap();
         while client.unfinished_since() == Some(first) {
             timer::sleep(Duration::from_millis(2)).await;
         }
         assert!(client.unfinished_since() > Some(first));
+        assert_eq!(begun(), [false; 2], "of what stream it is is not known");
         client.end_for_slowness();
         assert!(matches!(streams[0].try_recv(), Some(Received::Head(_))));
         let failures = streams.map(|stream| stream.failure());

@@ -90,10 +90,38 @@ impl Heads<'_> {
     /// More of a head, within the limits of the try, and by the time at which one
     /// that has begun must be whole.
     async fn receive(&self, whole_by: Option<Instant>) -> Result<Chunk, ExchangeError> {
-        let awaited = match self.progress.any_byte.get() {
-            false => Awaited::FirstByte,
-            true => Awaited::RestOfHead,
-        };
+        loop {
+            let awaited = match self.progress.any_byte.get() {
+                false => Awaited::FirstByte,
+                true => Awaited::RestOfHead,
+            };
+            match self.receive_within(awaited, whole_by).await {
+                // Its first byte has come.
+                Err(ExchangeError::Expired(_)) if self.has_just_begun() => {}
+                Err(error) => {
+                    self.has_just_begun();
+                    return Err(error);
+                }
+                received => return received,
+            }
+        }
+    }
+
+    /// Whether a head has begun of which nothing was given out, as was not known before.
+    #[cold]
+    fn has_just_begun(&self) -> bool {
+        let is_new = !self.progress.any_byte.get() && self.from.has_begun_head();
+        if is_new {
+            self.progress.any_byte.set(true);
+        }
+        is_new
+    }
+
+    async fn receive_within(
+        &self,
+        awaited: Awaited,
+        whole_by: Option<Instant>,
+    ) -> Result<Chunk, ExchangeError> {
         let limit = match self.uploading {
             true => self.deadlines.of_upload(),
             false => Some(self.deadlines.of_head(awaited, ring::now())),
@@ -107,6 +135,7 @@ impl Heads<'_> {
         if let Some(due) = silence.filter(|due| awaited == Awaited::FirstByte && *due < at) {
             match self.from.recv_by(due).await {
                 Ok(received) => return ended_or(received),
+                Err(_) if self.from.has_begun_head() => return Err(ExchangeError::Expired(limit)),
                 Err(_) => self.deadlines.silence_is_kept(),
             }
         }

@@ -354,6 +354,14 @@ impl<'a> RecvResponse<'a> {
         }
     }
 
+    /// Whether bytes of a head have come of which nothing was given out.
+    pub(crate) fn has_begun_head(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(one) => one.has_begun_head(),
+        }
+    }
+
     /// Takes in more of a head.
     ///
     /// # Errors

@@ -403,6 +403,11 @@ impl RecvResponse<'_> {
         Ok(Received::Whole(bytes, None))
     }
 
+    /// What has come of a head is with the connection until it is whole.
+    pub(super) fn has_begun_head(&self) -> bool {
+        self.stream().has_begun_section()
+    }
+
     pub(super) fn is_switch(&self) -> bool {
         let status = self.reading.head.status();
         status == 101 || self.reading.method == Method::Connect && (200..300).contains(&status)
