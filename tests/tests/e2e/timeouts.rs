@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ambassador_tests::server::{Request, text};
-use ambassador_tests::{Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1};
+use ambassador_tests::server::Request;
+use ambassador_tests::{Answer, Call, Column, Proxy, Server, matrix};
 
 matrix!(
     a_request_that_is_not_answered_in_time,
@@ -22,11 +22,10 @@ matrix!(
     what_the_caller_says_bounds_an_upload,
     what_the_caller_says_badly_is_passed_on,
     what_the_caller_says_does_not_cut_an_answer_beside_an_upload,
+    a_first_byte_has_a_limit_of_its_own,
 );
 
-on_http1!(a_first_byte_has_a_limit_of_its_own,);
-
-fn start(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, SocketAddr) {
+fn start(column: Column, server: &Server, more: &str) -> (Proxy, SocketAddr) {
     let more = format!("circuit_breaker: {{ failures: off }}\n{more}");
     Proxy::in_front_of_with(column, server.address(), &more)
 }
@@ -75,25 +74,22 @@ fn the_last_try_says_that_it_took_too_long(column: Column) {
     assert_eq!(server.requests().len(), 3, "the POST was sent once");
 }
 
-fn a_first_byte_has_a_limit_of_its_own(backend: Backend) {
+fn a_first_byte_has_a_limit_of_its_own(column: Column) {
     // Begins at once, and takes its time.
-    let server = Server::start(|connection| {
-        while connection.request()?.is_some() {
-            let answer = text("slow");
-            let (first, rest) = answer.split_at(10);
-            connection.write(first)?;
-            std::thread::sleep(Duration::from_millis(400));
-            connection.write(rest)?;
-        }
-        Ok(())
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        let answer = Answer::ok("slow");
+        exchange.send_part(&answer, 0..10)?;
+        std::thread::sleep(Duration::from_millis(400));
+        exchange.send_part(&answer, 10..usize::MAX).map(drop)
     });
-    let (_proxy, listen) = start(backend, &server, "timeouts: { first_byte: 200ms }");
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let (_proxy, listen) = start(column, &server, "timeouts: { first_byte: 200ms }");
+    assert_eq!(column.connect(listen).get("/").status, 200);
 
-    let server = Column::from(backend).silent();
+    let server = column.silent();
     let more = "timeouts: { first_byte: 100ms }\nretry: { attempts: 1 }";
-    let (_proxy, listen) = start(backend, &server, more);
-    let answer = Client::connect(listen).get("/");
+    let (_proxy, listen) = start(column, &server, more);
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (504, "try-timeout"));
 }
 
