@@ -111,6 +111,11 @@ impl Multiplexed {
         self.unfinished_since.get()
     }
 
+    /// Bytes that are kept until the rest of a frame or of a head comes.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        self.state.borrow().codec.unfinished_bytes()
+    }
+
     /// How it has ended; `None`: it has not.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.state.borrow().ended

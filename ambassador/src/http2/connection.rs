@@ -17,7 +17,7 @@ use self::receive::Position;
 use crate::http2::block::FieldBlock;
 use crate::http2::error::{ConnectionError, ErrorCode};
 use crate::http2::flood::Budgets;
-use crate::http2::frame::{self, FrameHeader, FrameKind, PREFACE};
+use crate::http2::frame::{self, FrameHeader, FrameKind, HEADER_BYTES, PREFACE};
 use crate::http2::hpack::{Decoder, Encoder};
 use crate::http2::role::Role;
 use crate::http2::settings::{LocalSettings, PeerSettings};
@@ -30,6 +30,10 @@ const TABLE_BYTES_MAX: u16 = 4_096;
 
 /// Bytes of output above which nothing is added that can wait.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// What is kept of the start of DATA, whose content goes on: its header and the length
+/// of its padding.
+const FRAME_START_MAX: usize = HEADER_BYTES + 1;
 
 /// What the PING carries that is sent here.
 const PING_PAYLOAD: [u8; 8] = *b"ambassad";
@@ -125,6 +129,17 @@ impl<T> Connection<T> {
             None => FrameHeader::read(&self.partial)
                 .filter(|header| header.kind == FrameKind::Headers)
                 .map(|header| header.stream),
+        }
+    }
+
+    /// Bytes that are kept until the rest of a frame or of a field section comes. Of DATA
+    /// nothing is: it goes on as it comes.
+    #[inline]
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        let section = self.section.as_ref().map_or(0, PartialSection::bytes);
+        match self.partial.len() {
+            ..=FRAME_START_MAX => section,
+            _ => section + self.partial.capacity(),
         }
     }
 

@@ -50,6 +50,8 @@ struct Condition {
     is_draining: bool,
     /// The rest of a frame or of a head is awaited, of this one.
     unfinished: Option<u64>,
+    /// What is kept until it comes.
+    unfinished_bytes: usize,
 }
 
 /// What a driver has to tell.
@@ -59,7 +61,7 @@ pub(crate) enum Driven {
     /// The last of its streams has closed.
     Rests,
     /// Something else has changed: it has streams, its peer takes no more, or a head has
-    /// begun.
+    /// begun or grown.
     Changed,
     /// The connection has ended.
     Ended(Ended),
@@ -237,6 +239,7 @@ impl Multiplexed {
             is_active: state.codec.streams() > 0,
             is_draining: state.codec.is_draining(),
             unfinished: state.codec.awaits_rest(),
+            unfinished_bytes: state.codec.unfinished_bytes(),
         }
     }
 }

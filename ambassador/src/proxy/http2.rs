@@ -110,7 +110,13 @@ impl ServerConnection {
     /// Drives it to its end; `None`: it was ended here, in order.
     async fn drive(self: &Rc<Self>, driver: &mut Driver<'_>, patience: Patience) -> Option<Ended> {
         let mut stage = Stage::Open;
+        let mut kept = 0;
         loop {
+            let unfinished = self.connection.unfinished_bytes();
+            if unfinished != kept {
+                kept = unfinished;
+                self.member.keeps(kept);
+            }
             let rests = self.connection.streams() == 0;
             let due = match stage {
                 Stage::Open => self.silence_ends(patience),

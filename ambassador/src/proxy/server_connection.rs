@@ -29,8 +29,7 @@ pub(crate) struct ServerConnection {
     pub(super) serve_inner: Serve,
     /// When its last request ended.
     pub(super) rests_since: Cell<Instant>,
-    /// Its place among the clients of the shard.
-    #[expect(dead_code, reason = "held until the client is gone")]
+    /// Its place among the clients of the shard: for what no request of it holds.
     pub(super) member: Membership,
     /// Its place among all connections. Last, so that its socket is closed before
     /// another takes the place.

@@ -33,6 +33,13 @@ pub(super) struct PartialSection {
     continuations: u8,
 }
 
+impl PartialSection {
+    /// Bytes that are kept of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.fragments.capacity()
+    }
+}
+
 /// What its HEADERS frame says of a field section.
 #[derive(Debug, Clone, Copy)]
 struct Traits {

@@ -129,6 +129,28 @@ fn s6_10_large_sections_are_sent_in_parts() {
 }
 
 #[test]
+fn what_is_kept_of_a_head_is_known_until_it_is_whole() {
+    let mut server = End::server();
+    let [first, second, last] = &in_parts(GET, 3)[..] else {
+        panic!("three parts");
+    };
+    server.feed(first).unwrap();
+    let kept = server.connection.unfinished_bytes();
+    assert!(kept >= first.len() - 9, "{kept}");
+    // A frame in part is kept beside it.
+    server.feed(&second[..second.len() - 1]).unwrap();
+    let more = server.connection.unfinished_bytes();
+    assert!(more >= kept + second.len() - 1, "{more}");
+    server.feed(&second[second.len() - 1..]).unwrap();
+    server.feed(last).unwrap();
+    assert_eq!(server.connection.unfinished_bytes(), 0);
+    // The start of content is no head.
+    server.feed(&headers(3, 0, GET)).unwrap();
+    server.feed(&frame(DATA, 0, 3, b"content")[..9]).unwrap();
+    assert_eq!(server.connection.unfinished_bytes(), 0);
+}
+
+#[test]
 fn parts_and_bytes_of_a_section_are_limited() {
     let filled = |length: usize| frame(CONTINUATION, 0, 1, &vec![0; length]);
     let mut server = End::server();
