@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::frame::PAYLOAD_MAX;
 use super::{Frame, PREFACE, Peer, Windows, code, kind};
 use crate::caller::Outlet;
 use crate::client::{Carried, Client, Response};
@@ -62,13 +63,13 @@ impl Http2Client {
     }
 
     /// Begins a request whose head is sent with [`Http2Client::put`]: its bytes, half of
-    /// them in a CONTINUATION. What the server's SETTINGS are owed goes before, as nothing
+    /// them or more in CONTINUATIONs. What the server's SETTINGS are owed goes before, as nothing
     /// may go amid a frame.
     pub(crate) fn begin(&mut self, call: &Call) -> Vec<u8> {
         while !self.is_settled && self.pump().is_ok() {}
         let head = self.open(call);
         let half = head.payload.len().div_ceil(2);
-        let frames = head.in_parts_of(half);
+        let frames = head.in_parts_of(half.min(PAYLOAD_MAX));
         frames.iter().flat_map(Frame::bytes).collect()
     }
 

@@ -60,7 +60,7 @@ pub mod setting {
 }
 
 /// What a frame carries at most where the peer says nothing else (section 6.5.2).
-const PAYLOAD_MAX: usize = 1 << 14;
+pub(crate) const PAYLOAD_MAX: usize = 1 << 14;
 
 /// A frame that came, or is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,22 +238,11 @@ impl Frame {
     /// The same of HEADERS that may have a block too long for a frame: it goes on in
     /// CONTINUATIONs.
     pub(crate) fn in_frames(&self) -> Vec<u8> {
-        let Some((first, rest)) = self.payload.split_at_checked(PAYLOAD_MAX) else {
+        if self.payload.len() <= PAYLOAD_MAX {
             return self.bytes();
-        };
-        let flags = self.flags & !flag::END_HEADERS;
-        let mut bytes = Frame::new(self.kind, flags, self.stream, first).bytes();
-        let mut rest = rest.chunks(PAYLOAD_MAX).peekable();
-        while let Some(fragment) = rest.next() {
-            let mut frame = Frame::continuation(self.stream, fragment);
-            frame.flags = if rest.peek().is_some() {
-                0
-            } else {
-                frame.flags
-            };
-            bytes.extend(frame.bytes());
         }
-        bytes
+        let frames = self.clone().in_parts_of(PAYLOAD_MAX);
+        frames.iter().flat_map(Frame::bytes).collect()
     }
 
     /// Whether it has a flag.
