@@ -10,7 +10,7 @@
 //! `in_use` again, and a permit is given back before `waiting` is read, all of
 //! it sequentially consistent, so at least one of the two sees the other.
 
-mod queue;
+pub(super) mod queue;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -16,13 +16,13 @@ use foldhash::HashMap;
 use crate::addr::Peer;
 
 /// A waiter.
-pub(super) trait QueueEntry {
+pub(in crate::upstream) trait QueueEntry {
     /// Who it belongs to.
     fn peer(&self) -> Peer;
 }
 
 /// The queue.
-pub(super) struct Queue<W> {
+pub(in crate::upstream) struct Queue<W> {
     places: VecDeque<Place<W>>,
     peers: HashMap<Peer, PeerShare>,
 }
@@ -44,7 +44,7 @@ struct PeerShare {
 
 /// The result of [`Queue::push`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum PushOutcome<W> {
+pub(in crate::upstream) enum PushOutcome<W> {
     /// There was one.
     Free,
     /// It is that of another, who waits no longer.
@@ -64,17 +64,17 @@ impl<W> Default for Queue<W> {
 
 impl<W: QueueEntry> Queue<W> {
     /// Who is next.
-    pub(super) fn front(&self) -> Option<&W> {
+    pub(in crate::upstream) fn front(&self) -> Option<&W> {
         self.places.front().map(|place| &place.waiter)
     }
 
     /// Those who wait, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &W> {
+    pub(in crate::upstream) fn iter(&self) -> impl Iterator<Item = &W> {
         self.places.iter().map(|place| &place.waiter)
     }
 
     /// Gives `waiter` a place, where there are fewer than `max`.
-    pub(super) fn push(&mut self, waiter: W, max: u32) -> PushOutcome<W> {
+    pub(in crate::upstream) fn push(&mut self, waiter: W, max: u32) -> PushOutcome<W> {
         let pushed = match (self.places.len() as u64).cmp(&u64::from(max)) {
             Ordering::Less => PushOutcome::Free,
             Ordering::Equal => {
@@ -100,7 +100,7 @@ impl<W: QueueEntry> Queue<W> {
     }
 
     /// Takes the waiter at this place: its turn has come.
-    pub(super) fn take(&mut self, at: usize) -> Option<W> {
+    pub(in crate::upstream) fn take(&mut self, at: usize) -> Option<W> {
         let Place { round, waiter } = self.places.remove(at)?;
         if let Some(held) = self.peers.get_mut(&waiter.peer()) {
             (held.waiting, held.served) = (held.waiting - 1, round);
@@ -110,7 +110,7 @@ impl<W: QueueEntry> Queue<W> {
     }
 
     /// Removes the waiter at this place, as if it had never come.
-    pub(super) fn leave(&mut self, at: usize) -> Option<W> {
+    pub(in crate::upstream) fn leave(&mut self, at: usize) -> Option<W> {
         let Place { waiter, .. } = self.places.remove(at)?;
         let peer = waiter.peer();
         let mut newest_first = self.places.iter().rev();

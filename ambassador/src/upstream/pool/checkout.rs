@@ -38,7 +38,7 @@ impl Pools {
         }
         let mut dial_turn = None;
         if self.is_shareable(shared, key) {
-            match self.turn_to_dial(shared, opening, key).await? {
+            match self.turn_to_dial(shared, opening, checkout).await? {
                 Ok(turn) => dial_turn = turn,
                 Err(place) => return Ok(place),
             }
@@ -102,14 +102,14 @@ impl Pools {
         self: &Rc<Self>,
         shared: &Arc<Shared>,
         opening: Opening,
-        key: PoolKey,
+        Checkout { key, peer, .. }: Checkout<'_>,
     ) -> Result<Result<Option<DialTurn<'_>>, Leased>, CheckoutError> {
         let until = ring::now() + opening.within;
         while self.is_shareable(shared, key) {
             if let Some(turn) = self.begin_dial(shared, key) {
                 return Ok(Ok(Some(turn)));
             }
-            self.await_place(shared, key, until).await?;
+            self.await_place(shared, key, peer, until).await?;
             if let Some(leased) = self.take(shared, key, Freshness::Any) {
                 return Ok(Err(leased));
             }

@@ -78,10 +78,8 @@ impl Drop for StreamLease {
         match self.freed() {
             Freed::Place => self.waiting.wake_one(self.connection.key()),
             Freed::Granted => {}
-            Freed::Nothing => {
-                self.connection.leave();
-                self.waiting.wake_one(self.connection.key());
-            }
+            // Whoever waits is told when it has closed.
+            Freed::Nothing => self.connection.leave(),
         }
     }
 }

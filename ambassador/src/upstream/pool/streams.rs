@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::stream_lease::StreamLease;
 use super::sweep::Surplus;
-use super::waiting::Waiting;
+use super::waiting::{Turn, Waiting};
 use super::{CheckoutError, Pool, Pools};
+use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::ring::{self, timer};
 use crate::upstream::key::PoolKey;
@@ -114,10 +115,12 @@ impl Pools {
     /// Waits until there may be a place, or somebody has dialled. As many wait as will
     /// have a place beside the first on what is dialled, and `max_pending` more. Where
     /// nothing can be dialled, `max_pending` wait in all, with those of other shards.
+    /// Peers take turns, and make room for each other, as in the queue for permits.
     pub(super) async fn await_place(
         &self,
         shared: &Arc<Shared>,
         key: PoolKey,
+        peer: Peer,
         until: Instant,
     ) -> Result<(), CheckoutError> {
         let (waiting, stage) = self.with_pool(shared, |pool| {
@@ -130,28 +133,32 @@ impl Pools {
             )
         });
         let max_pending = shared.limits.max_pending();
-        let is_full = match stage {
+        let max = match stage {
             // An idle connection of any shard closes for whoever waits.
             Some(DialStage::Queued) => {
-                shared.pending() >= max_pending.saturating_add(shared.idle())
+                let in_all = max_pending.saturating_add(shared.idle());
+                let own = waiting.len() as u32;
+                own.saturating_add(in_all).saturating_sub(shared.pending())
             }
             Some(DialStage::UnderWay) | None => {
                 let places = shared.limits.http2().max_streams.saturating_sub(1);
-                waiting.len() >= places.saturating_add(max_pending) as usize
+                places.saturating_add(max_pending)
             }
         };
-        if is_full {
-            return Err(CheckoutError::Overloaded);
-        }
+        let turn = waiting.turn(key, peer, max);
+        let turn = turn.ok_or(CheckoutError::Overloaded)?;
         let _counted = shared.awaits_place();
-        let turn = timer::timeout_at(until, waiting.turn(key)).await;
-        turn.map_err(|_| CheckoutError::PendingTimeout)
+        match timer::timeout_at(until, turn).await {
+            Ok(Turn::Look) => Ok(()),
+            Ok(Turn::TurnedAway) => Err(CheckoutError::Overloaded),
+            Err(_) => Err(CheckoutError::PendingTimeout),
+        }
     }
 
     /// Resolves when there may be a place for a key on a shared connection.
     pub(super) async fn place_freed(&self, shared: &Arc<Shared>, key: PoolKey) {
         let waiting = self.with_pool(shared, |pool| Rc::clone(&pool.shared_connections.waiting));
-        waiting.turn(key).await;
+        waiting.turn_of_dialler(key).await;
     }
 
     /// Keeps a connection that many share, and drives it to its end.

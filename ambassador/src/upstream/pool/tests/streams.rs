@@ -26,11 +26,15 @@ impl Shard {
     }
 
     async fn place_at(&self, number: u8) -> Result<StreamLease, CheckoutError> {
+        self.place_of(Peer::Local, number).await
+    }
+
+    async fn place_of(&self, peer: Peer, number: u8) -> Result<StreamLease, CheckoutError> {
         let (namespace, identity) = (Namespace::default(), Identity::ANONYMOUS);
         let wanted = Checkout {
             key: PoolKey::new(Protocol::Http2, namespace, endpoint(number), identity),
             freshness: Freshness::Any,
-            peer: Peer::Local,
+            peer,
             server_name: None,
         };
         let opening = self.shared.limits.opening();
@@ -158,5 +162,39 @@ fn a_place_is_for_who_waits_for_its_endpoint() {
             endpoint(2)
         );
         assert!(is_pending(&mut one).await);
+    });
+}
+
+#[test]
+fn peers_have_turns_for_places() {
+    let limits = limits::Pool {
+        max_pending: 4,
+        ..of(1)
+    };
+    on_a_shard(of(1), move |shard| async move {
+        shard.limit_shared(&limits);
+        let (many, one) = (Peer::Workload(1), Peer::Workload(2));
+        let first = shard.place().await.unwrap();
+        // The first of them is the one that will dial.
+        let mut dials = pin!(shard.place_of(many, 1));
+        let mut next = pin!(shard.place_of(many, 1));
+        let mut third = pin!(shard.place_of(many, 1));
+        let mut newest = pin!(shard.place_of(many, 1));
+        assert!(is_pending(&mut dials).await && is_pending(&mut next).await);
+        assert!(is_pending(&mut third).await && is_pending(&mut newest).await);
+        let mut other = pin!(shard.place_of(one, 1));
+        assert!(is_pending(&mut other).await, "there is room for it");
+        let of_many = [newest.await, shard.place_of(many, 1).await];
+        for turned_away in of_many {
+            assert!(matches!(turned_away, Err(CheckoutError::Overloaded)));
+        }
+        drop(first);
+        drop(dials.await.unwrap());
+        drop(next.await.unwrap());
+        let other = timer::timeout(SECOND, other).await.unwrap();
+        assert!(is_pending(&mut third).await, "it comes behind the other");
+        drop(other);
+        assert!(third.await.is_ok());
+        assert_eq!(shard.dials(), 1);
     });
 }
