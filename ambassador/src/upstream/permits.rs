@@ -124,6 +124,11 @@ impl Permits {
         self.in_use.load(SeqCst)
     }
 
+    /// Connections that may be opened now.
+    pub fn free(&self) -> u32 {
+        self.cap.load(SeqCst).saturating_sub(self.in_use())
+    }
+
     /// Open connections that a lowered cap has no place for.
     pub fn above_cap(&self) -> u32 {
         self.in_use().saturating_sub(self.cap.load(SeqCst))

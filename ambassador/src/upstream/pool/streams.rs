@@ -113,7 +113,8 @@ impl Pools {
     }
 
     /// Waits until there may be a place, or somebody has dialled. As many wait as will
-    /// have a place beside the first on what is dialled, and `max_pending` more. Where
+    /// have a place on what is dialled, beside the first, and on what may be dialled
+    /// after that, and `max_pending` more. Where
     /// nothing can be dialled, `max_pending` wait in all, with those of other shards.
     /// Peers take turns, and make room for each other, as in the queue for permits.
     pub(super) async fn await_place(
@@ -141,8 +142,13 @@ impl Pools {
                 own.saturating_add(in_all).saturating_sub(shared.pending())
             }
             Some(DialStage::UnderWay) | None => {
-                let places = shared.limits.http2().max_streams.saturating_sub(1);
-                places.saturating_add(max_pending)
+                let connections = shared.permits.free().saturating_add(1);
+                let places = shared
+                    .limits
+                    .http2()
+                    .max_streams
+                    .saturating_mul(connections);
+                places.saturating_sub(1).saturating_add(max_pending)
             }
         };
         let turn = waiting.turn(key, peer, max);

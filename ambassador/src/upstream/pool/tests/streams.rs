@@ -30,9 +30,8 @@ impl Shard {
     }
 
     async fn place_of(&self, peer: Peer, number: u8) -> Result<StreamLease, CheckoutError> {
-        let (namespace, identity) = (Namespace::default(), Identity::ANONYMOUS);
         let wanted = Checkout {
-            key: PoolKey::new(Protocol::Http2, namespace, endpoint(number), identity),
+            key: shared_key(number),
             freshness: Freshness::Any,
             peer,
             server_name: None,
@@ -53,6 +52,11 @@ impl Shard {
         }
         places
     }
+}
+
+fn shared_key(number: u8) -> PoolKey {
+    let (namespace, identity) = (Namespace::default(), Identity::ANONYMOUS);
+    PoolKey::new(Protocol::Http2, namespace, endpoint(number), identity)
 }
 
 fn of_another_shard() -> Requester {
@@ -196,5 +200,28 @@ fn peers_have_turns_for_places() {
         drop(other);
         assert!(third.await.is_ok());
         assert_eq!(shard.dials(), 1);
+    });
+}
+
+#[test]
+fn a_burst_is_no_queue_where_more_connections_may_be_opened() {
+    on_a_shard(of(3), |shard| async move {
+        shard.limit_shared(&of(3));
+        // Three get a place, and two wait.
+        let turn = shard
+            .pools
+            .begin_dial(&shard.shared, shared_key(1))
+            .unwrap();
+        let permit = shard
+            .shared
+            .permits
+            .acquire(of_another_shard(), 0, ring::now());
+        let mut waiting = [(); 4].map(|()| Box::pin(shard.place()));
+        for waiting in &mut waiting {
+            assert!(is_pending(&mut waiting.as_mut()).await);
+        }
+        let late = shard.place().await;
+        assert!(matches!(late, Err(CheckoutError::Overloaded)));
+        drop((permit, turn));
     });
 }
