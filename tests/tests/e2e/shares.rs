@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ambassador_tests::client::get;
 use ambassador_tests::proxy::{Launch, one_upstream};
 use ambassador_tests::{
     Answer, Backend, Call, Caller, Cgroup, Client, Column, Proxy, Server, eventually, matrix,
@@ -18,13 +17,11 @@ matrix!(
     stalled_readers_give_way_to_who_waits,
     uploads_that_move_are_left_alone,
     who_waits_for_its_upstream_is_left_alone,
-);
-
-on_http1!(
-    a_caller_that_has_ended_its_direction_gives_way_too,
     a_peer_that_fills_the_queue_makes_room_for_others,
     peers_have_turns,
 );
+
+on_http1!(a_caller_that_has_ended_its_direction_gives_way_too);
 
 on_both_backends!(
     a_peer_has_its_share_of_relays,
@@ -226,19 +223,21 @@ const PENDING: usize = 6;
 
 /// All connections are taken by requests of this machine's usual address, and all
 /// places in the queue, of one shard.
-fn crowded(backend: Backend, server: &Server) -> (Proxy, SocketAddr, Vec<Client>) {
+fn crowded(column: Column, server: &Server) -> (Proxy, SocketAddr, Vec<Caller>) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let more = format!(
         "pool: {{ max_connections: {PLACES}, max_pending: {PENDING} }}\n\
+         http2: {{ max_streams: 1 }}\n\
          timeouts: {{ connect: 20s, request: 20s }}"
     );
     let config = one_upstream(listen, server.address(), &more);
-    let proxy = Proxy::start(backend, &format!("workers: 1\n{config}"));
-    let mut clients: Vec<Client> = (0..PLACES + PENDING)
-        .map(|_| Client::connect(listen))
+    let proxy = Proxy::start(column, &format!("workers: 1\n{config}"));
+    let mut clients: Vec<Caller> = (0..PLACES + PENDING)
+        .map(|_| column.connect(listen))
         .collect();
+    let call = Call::get("/of-many");
     for client in &mut clients {
-        client.send(get("/of-many"));
+        client.send(&call);
     }
     expect_full(&proxy);
     expect_pending(&proxy);
@@ -250,31 +249,31 @@ fn expect_pending(proxy: &Proxy) {
     proxy.expect_metric("ambassador_pool_connections", &pending, PENDING as f64);
 }
 
-fn another_peer(listen: SocketAddr) -> Client {
+fn another_peer(column: Column, listen: SocketAddr) -> Caller {
     let other = os::connect_from([127, 0, 0, 2].into(), listen).expect("loopback is a /8");
-    Client::over(other)
+    column.over(other)
 }
 
-fn count(clients: Vec<Client>, status: u16) -> usize {
-    let answers = clients.into_iter().map(|mut client| client.response("GET"));
+fn count(clients: Vec<Caller>, status: u16) -> usize {
+    let answers = clients.into_iter().map(|mut client| client.answer());
     answers.filter(|answer| answer.status == status).count()
 }
 
-fn a_peer_that_fills_the_queue_makes_room_for_others(backend: Backend) {
-    let (server, release) = held(backend.into());
-    let (proxy, listen, clients) = crowded(backend, &server);
-    let mut other = another_peer(listen);
-    other.send(get("/of-one"));
+fn a_peer_that_fills_the_queue_makes_room_for_others(column: Column) {
+    let (server, release) = held(column);
+    let (proxy, listen, clients) = crowded(column, &server);
+    let mut other = another_peer(column, listen);
+    other.send(&Call::get("/of-one"));
     // In its place the newest of the others has gone.
     let overloaded = [("reason", "overloaded"), ("status", "503")];
     proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
     expect_pending(&proxy);
     // Of its own peer nobody goes for one more.
-    let mut late = Client::connect(listen);
+    let mut late = column.connect(listen);
     let answer = late.get("/of-many");
     assert_eq!((answer.status, answer.reason()), (503, "overloaded"));
     drop(release);
-    assert_eq!(other.response("GET").status, 200);
+    assert_eq!(other.answer().status, 200);
     assert_eq!(count(clients, 503), 1);
     proxy.expect_metric("ambassador_requests_total", &overloaded, 2.0);
     assert_eq!(
@@ -283,11 +282,11 @@ fn a_peer_that_fills_the_queue_makes_room_for_others(backend: Backend) {
     );
 }
 
-fn peers_have_turns(backend: Backend) {
-    let (server, release) = held(backend.into());
-    let (proxy, listen, clients) = crowded(backend, &server);
-    let mut other = another_peer(listen);
-    other.send(get("/of-one"));
+fn peers_have_turns(column: Column) {
+    let (server, release) = held(column);
+    let (proxy, listen, clients) = crowded(column, &server);
+    let mut other = another_peer(column, listen);
+    other.send(&Call::get("/of-one"));
     // It has a place.
     let overloaded = [("reason", "overloaded"), ("status", "503")];
     proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
@@ -308,7 +307,7 @@ fn peers_have_turns(backend: Backend) {
         });
     }
     drop(release);
-    assert_eq!(other.response("GET").status, 200);
+    assert_eq!(other.answer().status, 200);
     assert_eq!(count(clients, 200), PLACES + PENDING - 1);
 }
 
