@@ -27,9 +27,9 @@ use serde::Deserialize;
 
 use crate::addr::BindAddr;
 use crate::capture::{self, iptables};
-use crate::cli::{Admin, Cli, Command, Explain};
+use crate::cli::{Admin, Cli, Command, Explain, WhyArguments};
 use crate::config::{self, Mistakes, explain};
-use crate::control::client::{Client, Output};
+use crate::control::client::{Client, FailureQuery, Output};
 use crate::doctor;
 use crate::printable::{self, Lines};
 use crate::ring;
@@ -161,6 +161,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(asked(client(admin)?.status(output))?.trim_end())?;
         }
         Command::Top { admin } => asked(client(admin)?.top())?,
+        Command::Why(why) => return self::why(why),
         Command::Drain { admin } => asked(client(admin)?.drain())?,
         Command::Doctor {
             json,
@@ -203,6 +204,21 @@ fn explain(asked: Explain) -> Result<(), Failure> {
         true => print(&printable::json(&format!("{json:#}"))),
         false => print(text.trim_end()),
     }
+}
+
+fn why(why: WhyArguments) -> Result<ExitCode, Failure> {
+    let asked = FailureQuery::parse(&why.asked, why.max).map_err(Failure::Usage)?;
+    let output = if why.json {
+        Output::Json
+    } else {
+        Output::Table
+    };
+    let Some(text) = self::asked(client(why.admin)?.why(&asked, output))? else {
+        eprintln!("{}", Lines(&asked.unknown()));
+        return Ok(ExitCode::FAILURE);
+    };
+    print(text.trim_end())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn doctor(json: bool, clean: bool, cgroup: Option<PathBuf>) -> Result<ExitCode, Failure> {

@@ -64,6 +64,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Say what happened to a request that has failed, step by step
+    Why(WhyArguments),
     /// Let a running ambassador finish its requests in flight and end
     Drain {
         /// The running ambassador.
@@ -135,6 +137,23 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "WORD", value_parser = reason())]
     #[arg(conflicts_with_all = ["config", "destination"])]
     pub reason: Option<ReasonLabel>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArguments {
+    /// The `x-request-id` of the request, or its URL.
+    #[arg(value_name = "REQUEST-ID|URL")]
+    pub asked: String,
+    /// The running ambassador.
+    #[command(flatten)]
+    pub admin: Admin,
+    /// Show so many at most, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub max: u16,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

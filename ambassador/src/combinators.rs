@@ -46,6 +46,17 @@ pub(crate) enum First<A, B> {
     Right(B),
 }
 
+impl<L, R> First<L, R> {
+    /// What the left one gave; `other` where the right one was first.
+    #[inline(always)]
+    pub(crate) fn left_or(self, other: L) -> L {
+        match self {
+            Self::Left(left) => left,
+            Self::Right(_) => other,
+        }
+    }
+}
+
 pin_project! {
     /// See [`first`].
     pub(crate) struct FirstOf<A, B> {

@@ -96,13 +96,16 @@ pub(crate) enum Event {
 /// Sets the circuit breaker of the upstream with a name; `false`: there is none.
 pub(crate) type ForceBreaker = Box<dyn Fn(&str, Force) -> bool + Send + Sync>;
 
+/// Where the value of a policy of an upstream, by its key, stands; `None`: in no place.
+pub(crate) type Origin = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
 /// The rest of the program, as the control side sees it. Callbacks run on the
 /// control thread and must not block, [`Readiness`]'s canary apart.
 pub(crate) struct State {
     /// Names and control counters.
     pub registry: Arc<Registry>,
     /// One per shard, by number.
-    pub shards: Vec<AskShard>,
+    pub shards: Vec<Box<dyn AskShard>>,
     /// Whether the program serves.
     pub readiness: Arc<Readiness>,
     /// Counters kept outside the shards.
@@ -113,6 +116,8 @@ pub(crate) struct State {
     pub force_breaker: ForceBreaker,
     /// The effective configuration, secrets masked.
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Where the value of a policy of an upstream stands in the file.
+    pub origin: Origin,
     /// Where a resolution goes.
     pub resolved: Publish,
     /// Why the program cannot serve what it is to serve; `None`: it can.

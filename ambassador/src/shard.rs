@@ -21,7 +21,7 @@ use crate::proxy::memory::Memory;
 use crate::ring::{self, Backend, Remote, Spin, growth, timer};
 use crate::shard::accept::ListenSocket;
 use crate::telemetry::access_log::Sink;
-use crate::telemetry::{Snapshot, Telemetry};
+use crate::telemetry::{Failures, Snapshot, Telemetry};
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::workload::SocketStock;
@@ -53,6 +53,8 @@ pub struct Plan {
     pub memory: Arc<Memory>,
     /// Makes upstream sockets in the namespaces of workloads.
     pub namespaces: Vec<SocketStock>,
+    /// How many shards there are.
+    pub shards: usize,
     /// Its end of the access log.
     pub log: Option<Sink>,
     /// Tells the programs that it lives, where something is captured, as long
@@ -163,7 +165,8 @@ fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
 
 async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry>> {
     let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
-    let telemetry = Rc::new(Telemetry::new(plan.log));
+    let failures = Failures::of_shards(plan.shards);
+    let telemetry = Rc::new(Telemetry::new(plan.log).keeping(failures));
     let (counted, memory) = (Rc::clone(&telemetry), plan.memory);
     let context = Context::new(plan.shard, plan.generation, pools, counted, memory);
     context.tokens.set(plan.tokens);

@@ -11,12 +11,14 @@
 //! and closed sets of words; never paths, never peers.
 
 pub(crate) mod access_log;
+mod call;
 mod cells;
 mod exposition;
 mod floods;
 mod gauges;
 mod guard;
 mod histogram;
+mod journal;
 mod labels;
 mod places;
 mod process;
@@ -25,6 +27,7 @@ mod record;
 mod registry;
 mod tls;
 
+pub(crate) use call::{Call, CallQuery, Failures, Names};
 pub(crate) use cells::{Cells, Snapshot, UpstreamCells};
 pub(crate) use exposition::{CaptureSlots, Extras, Format, render};
 pub(crate) use floods::FloodCounts;
@@ -32,6 +35,7 @@ pub(crate) use gauges::{BreakerGauge, PoolGauge};
 pub use guard::Telemetry;
 pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
+pub(crate) use journal::{Decision, Journal, Rule, Step, TryStep};
 pub use labels::MethodLabel;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,

@@ -188,6 +188,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         ..Settings::default()
     };
     let plan = Plan {
+        shards: 1,
         tokens: shard::Tokens::Guarded,
         shard: 0,
         cpu: None,

@@ -65,14 +65,6 @@ impl Protocol {
         }
     }
 
-    /// What curl speaks it with.
-    pub fn curl_option(self) -> &'static str {
-        match self {
-            Protocol::Http1 => "--http1.1",
-            Protocol::Http2 => "--http2-prior-knowledge",
-        }
-    }
-
     /// A client that speaks it; panics where nothing listens.
     #[track_caller]
     pub fn connect(self, address: SocketAddr) -> Caller {

@@ -5,31 +5,65 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::clock;
 use crate::config;
+use crate::config::checked::{Checked, Policy};
 use crate::control::{AskShard, CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
 use crate::policy::breaker::Force;
 use crate::policy::outlier::Fitness;
+use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::ring::Remote;
 use crate::route::settings::{Endpoints, Policies, Protocol, Upstream};
 use crate::shard;
-use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
+use crate::telemetry::{Call, CallQuery, Direction, Registry, Snapshot, TcpOutcome};
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::{Endpoint, Published};
 use crate::upstream::shared::Shared;
 
-/// Asks a shard for its counters, where it runs already.
-pub(super) fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskShard {
-    Box::new(move |reply| {
+/// A shard that is asked where it runs already, which this tells.
+pub(super) struct ShardQuestions<R>(pub R);
+
+impl<R: Fn() -> Option<Remote> + Send + Sync> ShardQuestions<R> {
+    fn ask<T: Send + 'static>(
+        &self,
+        reply: oneshot::Sender<T>,
+        answer: impl FnOnce(&Context) -> T + Send + 'static,
+    ) {
+        let Self(remote) = self;
         let Some(remote) = remote() else {
             return;
         };
         shard::tell_to(&remote, move |context| {
             // The asker may have given up.
-            let _ = reply.send(context.snapshot());
+            let _ = reply.send(answer(context));
         });
-    })
+    }
+}
+
+impl<R: Fn() -> Option<Remote> + Send + Sync> AskShard for ShardQuestions<R> {
+    fn counters(&self, reply: oneshot::Sender<Snapshot>) {
+        self.ask(reply, Context::snapshot);
+    }
+
+    fn failures(&self, query: CallQuery, reply: oneshot::Sender<Vec<Call>>) {
+        self.ask(reply, move |context| context.telemetry.failures(&query));
+    }
+}
+
+/// Where the value of a policy stands in the file.
+pub(super) fn origin(checked: &Checked, upstream: &str, key: &str) -> Option<String> {
+    let mut upstreams = checked.routes.upstreams.iter();
+    let index = upstreams.position(|it| *it.name == *upstream)?;
+    let mut policies = checked.policies.get(index)?.iter();
+    let within = |policy: &&Policy| {
+        let below = policy.key.strip_prefix(key);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
+    };
+    let policy = policies.find(within)?;
+    Some(policy.origin.to_string())
 }
 
 /// Every upstream as it is now.

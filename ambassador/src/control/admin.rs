@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::credentials::PublicKeys;
-use super::figures::{Collected, Figures};
+use super::figures::{self, Collected, Figures};
 use super::listen::{Listener, Stream};
 use super::readiness::{CANARY_WITHIN, Phase};
 use super::reading::Reader;
@@ -27,11 +27,12 @@ use super::rounds::Rounds;
 use super::{Event, State, raise, upstreams};
 use crate::policy::breaker::Force;
 use crate::printable::{self, Lines};
-use crate::telemetry::{Format, render};
+use crate::telemetry::{Format, Names, render};
 use crate::workload::{named, small_file};
 
 use places::{Limited, Place, Places};
 
+mod failures;
 mod permission;
 mod places;
 
@@ -151,7 +152,9 @@ impl Server {
         let path = request.uri().path();
         let allowed = match (path, surface) {
             ("/livez" | "/readyz" | "/metrics" | "/jwks.json", _) => Method::GET,
-            ("/upstreams" | "/config", Surface::Whole | Surface::Guarded) => Method::GET,
+            ("/upstreams" | "/config" | "/failures", Surface::Whole | Surface::Guarded) => {
+                Method::GET
+            }
             ("/drain", Surface::Whole | Surface::Guarded) => Method::POST,
             (path, Surface::Whole | Surface::Guarded) if breaker(path).is_some() => Method::POST,
             _ => return text(StatusCode::NOT_FOUND, "not found"),
@@ -193,6 +196,7 @@ impl Server {
                     &upstreams::document(&known, &collected.sum, &self.state.registry),
                 )
             }
+            "/failures" => self.failures(request.uri().query()).await,
             "/config" => json_body(StatusCode::OK, &(self.state.config)()),
             path => self.change(path),
         }
@@ -241,6 +245,16 @@ impl Server {
             &(self.state.extras)(),
         );
         reply(StatusCode::OK, format.content_type(), body)
+    }
+
+    async fn failures(&self, query: Option<&str>) -> Reply {
+        let query = match failures::query(query.unwrap_or("")) {
+            Ok(query) => query,
+            Err(error) => return text(StatusCode::BAD_REQUEST, &error),
+        };
+        let calls = figures::failures(&self.state.shards, &query).await;
+        let (names, origin) = (Names::of(&self.state.registry), &self.state.origin);
+        json_body(StatusCode::OK, &failures::document(&calls, &names, origin))
     }
 
     async fn figures(&self) -> Arc<Collected> {

@@ -1,4 +1,6 @@
-//! The commands that ask a running ambassador: `status`, `top`, `drain`.
+//! The commands that ask a running ambassador: `status`, `top`, `why`, `drain`.
+
+mod failure;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
@@ -11,6 +13,8 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+
+pub(crate) use failure::FailureQuery;
 
 use super::listen::Stream;
 use crate::addr::BindAddr;
@@ -33,12 +37,12 @@ pub(crate) struct Client {
     pub token_file: Option<PathBuf>,
 }
 
-/// How `status` is shown.
+/// How `status` and `why` are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// A table for people.
+    /// For people.
     Table,
-    /// The document of `/upstreams`.
+    /// The document as it came.
     Json,
 }
 
@@ -89,6 +93,27 @@ impl Client {
             before = Some(now);
             std::thread::sleep(TOP_EVERY);
         }
+    }
+
+    /// `ambassador why`: what happened to the failed requests that are asked for, the
+    /// newest first; `None`: none is known.
+    pub(crate) fn why(
+        &self,
+        asked: &FailureQuery,
+        output: Output,
+    ) -> Result<Option<String>, ClientError> {
+        let body = self.call(Method::GET, &asked.path())?;
+        let failures = parse(&body)?;
+        let failures = failures["failures"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        if failures.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match output {
+            Output::Json => printable::json(&body),
+            Output::Table => failure::text(failures),
+        }))
     }
 
     /// `ambassador drain`: returns when draining has begun.

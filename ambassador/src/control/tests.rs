@@ -12,7 +12,7 @@ use super::*;
 use crate::addr::EndpointAddr;
 use crate::policy::breaker;
 use crate::policy::budget::Spent;
-use crate::telemetry::{BackendLabel, Cells, Direction};
+use crate::telemetry::{BackendLabel, Call, CallQuery, Cells, Direction, Snapshot, UpstreamIndex};
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
 
@@ -44,6 +44,26 @@ enum Over {
     Unix,
 }
 
+/// A shard of which the counters are known, where it answers.
+struct Shard {
+    shop: UpstreamIndex,
+    answers: Arc<AtomicBool>,
+}
+
+impl AskShard for Shard {
+    fn counters(&self, reply: oneshot::Sender<Snapshot>) {
+        if self.answers.load(Ordering::Relaxed) {
+            let cells = Cells::default();
+            cells.bytes(self.shop, Direction::Sent, 21);
+            reply.send(cells.snapshot()).unwrap();
+        }
+    }
+
+    fn failures(&self, _: CallQuery, reply: oneshot::Sender<Vec<Call>>) {
+        reply.send(Vec::new()).unwrap();
+    }
+}
+
 impl Fixture {
     fn new(name: &str, over: Over) -> Self {
         let name = format!("control-{name}-{}", std::process::id());
@@ -73,11 +93,6 @@ impl Fixture {
         let shop = registry.upstream("shop");
         let second_shard_answers = Arc::new(AtomicBool::new(true));
         let answers = Arc::clone(&second_shard_answers);
-        let answer = move |reply: oneshot::Sender<_>| {
-            let cells = Cells::default();
-            cells.bytes(shop, Direction::Sent, 21);
-            reply.send(cells.snapshot()).unwrap();
-        };
         let (sender, events) = sync_channel(4);
         let forced = Arc::<Mutex<Option<Force>>>::default();
         let record = Arc::clone(&forced);
@@ -85,14 +100,10 @@ impl Fixture {
             identity: spiffe::Publish::default(),
             obstacle: Box::new(|| None),
             registry,
-            shards: vec![
-                Box::new(answer),
-                Box::new(move |reply| {
-                    if answers.load(Ordering::Relaxed) {
-                        answer(reply);
-                    }
-                }),
-            ],
+            origin: Box::new(|_, _| None),
+            shards: [Arc::new(AtomicBool::new(true)), answers]
+                .map(|answers| Box::new(Shard { shop, answers }) as Box<dyn AskShard>)
+                .into(),
             readiness: Arc::clone(&readiness),
             extras: Box::new(|| Extras {
                 certificates: Vec::new(),

@@ -5,6 +5,9 @@
 //! gets wrong and another makes good is that endpoint's failure alone: the breaker
 //! counts each request once, by its last try.
 
+mod course;
+mod stage;
+
 use std::time::Duration;
 
 use crate::addr::EndpointAddr;
@@ -22,11 +25,14 @@ use crate::proxy::pick::{self, Criteria};
 use crate::proxy::race;
 use crate::proxy::verdict::{Answer, Score, Verdict};
 use crate::ring::{self, timer};
-use crate::telemetry::AttemptOutcome;
+use crate::telemetry::{AttemptOutcome, Journal, Step};
 use crate::upstream::balancer::{Grade, Pick, PickInput, Probe};
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::key::{Identity, PoolKey};
-use crate::upstream::pool::{Checkout, Freshness, Leased};
+use crate::upstream::pool::{Checkout, ConnectionUse, Freshness, Leased};
+use course::Course;
+use stage::Counts;
+pub(crate) use stage::{Admitted, Body, Stage};
 
 /// A try at one endpoint, which is busy until this is dropped. Dropped before its
 /// end it is abandoned: it is counted as cancelled, and nobody learns from it.
@@ -44,46 +50,9 @@ pub(crate) struct Try<'a> {
     is_open: bool,
     /// When the request was last handed to the kernel.
     pub sent_at: Instant,
-}
-
-/// What the breaker counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counts {
-    /// Every try: there is one endpoint.
-    Tries,
-    /// Every request, by its last try.
-    Requests,
-}
-
-/// Whether another try may follow this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Its result is that of the request.
-    Last,
-    /// The same, but the body of its response may yet come too slowly, or end badly.
-    Streams,
-    /// Another one may follow.
-    MayGiveWay,
-}
-
-/// What became of the body of a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// It came, or it was not the upstream that kept it from coming.
-    Came,
-    /// It came more slowly than it may, or not to its end where that was to tell.
-    Failed,
-    /// It was that of a call, of which the end says this.
-    Ended(Verdict),
-}
-
-/// Whether the breaker lets another try through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admitted {
-    /// It does.
-    Yes,
-    /// The circuit is open.
-    No,
+    /// What its request tells of it.
+    journal: &'a Journal,
+    course: Course,
 }
 
 impl<'a> Try<'a> {
@@ -98,10 +67,12 @@ impl<'a> Try<'a> {
         target: &'a Target,
         health: &'a UpstreamHealth,
         criteria: &mut Criteria<'_>,
+        journal: &'a Journal,
     ) -> Result<Self, Reason> {
         let settings = &target.upstream.policies.circuit_breaker;
         let breaker = &health.breaker;
-        let Some(trial) = breaker.admit(settings, context.shard, ring::now()) else {
+        let now = ring::now();
+        let Some(trial) = breaker.admit(settings, context.shard, now) else {
             return Err(Reason::CircuitOpen);
         };
         criteria.probe = Probe::beside(&trial);
@@ -121,7 +92,9 @@ impl<'a> Try<'a> {
             counts,
             put_off: None,
             is_open: false,
-            sent_at: ring::now(),
+            sent_at: now,
+            journal,
+            course: Course::new(now),
         })
     }
 
@@ -133,7 +106,7 @@ impl<'a> Try<'a> {
         picked: P,
     ) -> impl FnOnce() -> Option<Self> + use<'a, P> {
         let (context, target, health) = (self.context, self.target, self.health);
-        let counts = self.counts;
+        let (counts, journal) = (self.counts, self.journal);
         move || {
             if health.breaker.state() != State::Closed {
                 return None;
@@ -158,6 +131,8 @@ impl<'a> Try<'a> {
                 put_off: None,
                 is_open: false,
                 sent_at: ring::now(),
+                journal,
+                course: Course::new(ring::now()),
             })
         }
     }
@@ -207,6 +182,36 @@ impl<'a> Try<'a> {
     /// Begins.
     pub(crate) fn begin(&mut self) {
         self.is_open = true;
+        if self.journal.is_kept() {
+            self.begin_again();
+        }
+    }
+
+    /// The course of another one begins. The shard's clock stands while a turn lasts, and
+    /// the last step was in it.
+    #[cold]
+    fn begin_again(&mut self) {
+        self.course = Course::new(clock::now());
+    }
+
+    /// Its request is sent now, over a connection that has carried one before or has
+    /// not.
+    #[inline(always)]
+    pub(crate) fn is_sent(&mut self, past: ConnectionUse) {
+        self.sent_at = clock::now();
+        self.course.is_sent = true;
+        self.course.reused = past.is_reused();
+    }
+
+    /// Whether its end is one that somebody may ask about.
+    #[inline(always)]
+    pub(crate) fn is_told_of(&self) -> bool {
+        self.course.is_notable
+    }
+
+    /// It is told of however it ends: another one follows.
+    pub(crate) fn is_notable(&mut self) {
+        self.course.is_notable = true;
     }
 
     /// A connection to the endpoint, by `until`: an idle one, else a new one. Goes
@@ -298,6 +303,7 @@ impl<'a> Try<'a> {
         std::mem::swap(&mut self.picked, &mut other.picked);
         self.is_open = std::mem::take(&mut other.is_open);
         self.sent_at = other.sent_at;
+        self.course = other.course;
         if other.trial.is_some() {
             self.trial = other.trial.take();
         }
@@ -309,6 +315,17 @@ impl<'a> Try<'a> {
         self.is_open = false;
         let label = self.target.shared.label;
         self.context.telemetry.cells.attempt(label, outcome);
+        let went_badly = outcome != AttemptOutcome::Response;
+        if went_badly || self.course.is_notable || self.journal.is_kept() {
+            self.note(outcome);
+        }
+    }
+
+    /// Tells the journal.
+    #[cold]
+    fn note(&self, outcome: AttemptOutcome) {
+        let step = self.course.ended(self.endpoint(), self.sent_at, outcome);
+        self.journal.add(Step::Try(step));
     }
 
     /// Learns from the head of a response; a body may take for ever. `waited`: for
@@ -321,9 +338,11 @@ impl<'a> Try<'a> {
     ) {
         let policies = &self.target.upstream.policies;
         let now = ring::now();
+        self.course.head = Some((now, answer.response.status()));
         let Some(score) = self.score_of(answer) else {
             return;
         };
+        self.course.is_notable |= score == Score::Failure;
         // Failures and refusals may come faster than answers do.
         if policies.concurrency.adaptive
             && score == Score::Success
@@ -393,6 +412,7 @@ impl<'a> Try<'a> {
                 self.tell_breaker(Score::Success, at);
             }
             Some(Score::Failure) => {
+                self.course.is_notable = true;
                 let bad = Grade::Bad { retry_after: None };
                 self.tell(Score::Failure, bad, Stage::Last);
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::combinators::{First, first, rarely};
+use crate::combinators::{first, rarely};
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead, Version};
 use crate::proxy::admission::Admission;
 use crate::proxy::after::After;
@@ -55,7 +55,7 @@ pub(crate) async fn forward(
     let found = routing::find(&context, destination, request, bytes, authority);
     let known = found.as_ref().ok().and_then(Option::as_ref);
     let identity = Identity::of(request, bytes, known);
-    if record.is_logged() {
+    if record.is_logged() || known.is_none() {
         let request_id = identity.request_id(request, bytes, known);
         record.describe(described(request, bytes, request_id, client.peer_id()));
     }
@@ -95,13 +95,13 @@ pub(crate) async fn forward(
             response: &mut scratch.response,
         };
         let left = routed.caller.send.caller_left(&context);
-        match first(routed.serve(), left).await {
-            First::Left(outcome) => outcome,
-            First::Right(()) => Outcome::Left,
-        }
+        first(routed.serve(), left).await.left_or(Outcome::Left)
     };
 
-    // Whatever came of it, its caller is told.
+    // Whatever came of it, its caller is told; who asks why, too.
+    if !matches!(outcome, Outcome::Complete(..)) || record.is_notable() {
+        tell(&mut record, &downstream.client(), &incoming, route);
+    }
     let ended = Delivery::new(facts, &scratch.response);
     match outcome {
         Outcome::Complete(whole, end) => ended.complete(downstream, record, whole, end),
@@ -123,7 +123,20 @@ fn begin(client: &ClientRef<'_>, facts: RequestFacts, head_bytes: u64) -> Reques
     record
 }
 
-/// What only the log tells of a request.
+/// Copies what is told of a request that may have failed.
+#[cold]
+fn tell(
+    record: &mut RequestGuard,
+    client: &ClientRef<'_>,
+    incoming: &Incoming<'_>,
+    route: &RouteDecision,
+) {
+    let Incoming { request, head, .. } = incoming;
+    let request_id = incoming.identity.request_id(request, head, Some(route));
+    record.describe(described(request, head, request_id, client.peer_id()));
+}
+
+/// What log and `why` tell of a request.
 fn described<'a>(
     request: &RequestHead,
     head: &'a [u8],
@@ -186,11 +199,11 @@ fn connect<'a>(
 }
 
 /// A request whose upstream is known.
-struct RoutedRequest<'a, 'r> {
+struct RoutedRequest<'a, 'r, 'i> {
     context: &'a Context,
     route: &'a RouteDecision,
     health: &'a UpstreamHealth,
-    incoming: &'r mut Incoming<'r>,
+    incoming: &'r mut Incoming<'i>,
     facts: RequestFacts,
     record: &'r RequestRecord,
     origin: Origin,
@@ -198,7 +211,7 @@ struct RoutedRequest<'a, 'r> {
     response: &'r mut ResponseHead,
 }
 
-impl<'a> RoutedRequest<'a, '_> {
+impl<'a> RoutedRequest<'a, '_, '_> {
     /// Has it admitted, then makes one try after another, until there is an answer
     /// or no time, no budget and no reason for one more.
     async fn serve(&mut self) -> Outcome<'a> {
@@ -215,7 +228,8 @@ impl<'a> RoutedRequest<'a, '_> {
         {
             return Outcome::Refused(refusal);
         }
-        let mut tries = Tries::new(context, &route.target, self.health, self.criteria());
+        let (target, journal) = (&route.target, &self.record.passage.journal);
+        let mut tries = Tries::new(context, target, self.health, self.criteria(), journal);
         let mut one = match tries.begin() {
             Ok(one) => one,
             Err(reason) => return Outcome::Refused(reason.into()),

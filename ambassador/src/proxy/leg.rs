@@ -12,7 +12,7 @@ use crate::proxy::pick::{self, Criteria};
 use crate::proxy::reach::reach;
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
-use crate::telemetry::{TcpOutcome, TlsOutcome};
+use crate::telemetry::{Journal, TcpOutcome, TlsOutcome};
 use crate::upstream::balancer::Pick;
 use crate::upstream::key;
 use crate::upstream::pool::{Lease, Leased};
@@ -92,7 +92,8 @@ pub(super) async fn dial(
         key: pick::source_key(target, origin.peer),
         ..Criteria::default()
     };
-    let mut tries = Tries::new(context, target, &health, criteria);
+    let journal = Journal::default();
+    let mut tries = Tries::new(context, target, &health, criteria, &journal);
     let mut one = tries.begin().map_err(|reason| match reason {
         Reason::CircuitOpen => RelayFailure::CIRCUIT_OPEN,
         _ => RelayFailure::NO_ENDPOINT,

@@ -73,6 +73,7 @@ impl Sending<'_> {
             return Ok(answered);
         }
         self.presented.get_or_insert_default().is_renewed = true;
+        one.is_notable();
         one.end(AttemptOutcome::Response);
         let cells = &self.context.telemetry.cells;
         cells.retry(self.target().shared.label, RetryCause::Credential);

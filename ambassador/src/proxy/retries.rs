@@ -10,10 +10,12 @@ use crate::proxy::attempt::Try;
 use crate::proxy::delivered::Delivered;
 use crate::proxy::failure::Failure;
 use crate::proxy::heads::Interims;
+use crate::proxy::routing::{self, Incoming};
 use crate::proxy::sending::{AnsweredTry, Handover, HoldBack, Sending};
 use crate::proxy::tries::{Tries, TriesEnd};
 use crate::proxy::verdict::Score;
 use crate::ring;
+use crate::telemetry::Rule;
 
 /// How a try ended well.
 enum Tried {
@@ -41,7 +43,12 @@ impl Sending<'_> {
                 false => Resend::Forbidden,
             };
             let tried = match self.attempt(tries, one, resend).await {
-                Ok(Tried::Delivered(delivered)) => return (Ok(delivered), TriesEnd::Done),
+                Ok(Tried::Delivered(delivered)) => {
+                    if one.is_told_of() {
+                        self.tell_why_it_stands(tries, resend);
+                    }
+                    return (Ok(delivered), TriesEnd::Done);
+                }
                 Ok(Tried::Held(answered)) => Ok(answered),
                 Err(failure) => Err(failure),
             };
@@ -90,14 +97,16 @@ impl Sending<'_> {
         tried: &Undelivered,
         resend: Resend,
     ) -> Result<(), TriesEnd> {
-        let cause = self.cause(tried, one).ok_or(TriesEnd::Done)?;
+        let Some(cause) = self.cause(tried, one) else {
+            return Err(tries.stop(self.rule_of_end(tried), TriesEnd::Done));
+        };
+        if let Some(rule) = self.rule_against(tries, tried, resend) {
+            return Err(tries.stop(rule, TriesEnd::Done));
+        }
         let input = RetryInput {
             cause,
             tries: self.tries_made(),
-            resend: match self.can_send_again(tried) {
-                true => resend,
-                false => Resend::Forbidden,
-            },
+            resend: Resend::Allowed,
             place: tries.place_after(one),
             retry_after: self.retry_after(tried),
             deadline: self.deadlines.of_request(),
@@ -130,6 +139,53 @@ impl Sending<'_> {
             Handover::Passed(response) => Tried::Delivered(self.passed(answered, response)),
             Handover::Held => Tried::Held(Box::new(answered)),
         })
+    }
+
+    /// Why a bad response went to the client.
+    #[cold]
+    fn tell_why_it_stands(&self, tries: &Tries<'_>, resend: Resend) {
+        let rule = self.rule_against_resend(tries, resend);
+        let rule = rule.or_else(|| (!self.replay.is_whole()).then(|| self.rule_of_replay()));
+        tries.stop(rule.unwrap_or(Rule::On), TriesEnd::Done);
+    }
+
+    /// Why an end is no cause of another try.
+    fn rule_of_end(&self, tried: &Undelivered) -> Rule {
+        match tried {
+            Ok(_) | Err(Failure::Unanswered(_)) => Rule::On,
+            Err(_) => Rule::HasBegun,
+        }
+    }
+
+    /// What forbids another try, whatever the cause of one is.
+    fn rule_against(&self, tries: &Tries<'_>, tried: &Undelivered, resend: Resend) -> Option<Rule> {
+        let rule = self.rule_against_resend(tries, resend);
+        if rule.is_some() || self.can_send_again(tried) {
+            return rule;
+        }
+        Some(match self.progress.is_unanswered() {
+            true => self.rule_of_replay(),
+            false => Rule::HasBegun,
+        })
+    }
+
+    fn rule_against_resend(&self, tries: &Tries<'_>, resend: Resend) -> Option<Rule> {
+        match resend {
+            Resend::Allowed => None,
+            Resend::Forbidden if self.tries_made() >= tries.most() => Some(Rule::Attempts),
+            // The probe of a circuit is one try.
+            Resend::Forbidden => Some(Rule::CircuitBreaker),
+        }
+    }
+
+    /// Why the request is not kept to be sent again.
+    fn rule_of_replay(&self) -> Rule {
+        let Incoming { request, head, .. } = self.incoming;
+        let policies = &self.target().upstream.policies;
+        match routing::may_be_sent_twice(policies, request, head) {
+            true => Rule::BodyLimit,
+            false => Rule::Methods,
+        }
     }
 
     /// Whether the request may be sent after that.

@@ -25,7 +25,7 @@ use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::proxy::sending::{AnsweredTry, Lane, Sending};
 use crate::proxy::tries::{SecondTryCause, Tries};
 use crate::ring::{self, Gather, timer};
-use crate::telemetry::RequestRecord;
+use crate::telemetry::{Decision, RequestRecord};
 use crate::upstream::dial::Namespace;
 
 /// A second try that may be made beside one.
@@ -103,7 +103,10 @@ impl<'a> Sending<'a> {
             };
             let (shared, cells) = (&target.shared, &context.telemetry.cells);
             cells.retry(shared.label, why.cause());
-            record.is_tried_beside(other.endpoint());
+            record
+                .passage
+                .journal
+                .decided(Decision::Beside(why.cause()));
             first_ok(asks, rarely(beside.ask(other))).await?
         };
         let other = match answered {
@@ -124,7 +127,7 @@ impl<'a> Sending<'a> {
             SecondTryCause::Silent => {}
         }
         *self.response = other.response;
-        record.is_answered_by(other.attempt.endpoint());
+        record.is_tried_at(other.attempt.endpoint());
         self.progress.waited(one.sent_at, other.attempt.sent_at);
         one.give_way_to(other.attempt);
         Ok(other.answered)

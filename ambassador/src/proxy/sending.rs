@@ -4,7 +4,7 @@ mod connection;
 
 use std::future::pending;
 
-use crate::clock::{self, Instant};
+use crate::clock::Instant;
 use crate::combinators::{First, first};
 use crate::credential::Credential;
 use crate::message::{BadMessage, End, RequestRewrite, ResponseHead};
@@ -149,7 +149,7 @@ impl<'a> Sending<'a> {
             if let Some(tls) = outbound.tls() {
                 self.record.passage.tls.set(Some(tls));
             }
-            one.sent_at = clock::now();
+            one.is_sent(past);
             // Whether it may have been given up before the request came.
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
@@ -234,6 +234,7 @@ impl<'a> Sending<'a> {
             one.is_answered(answer, stage, waited);
         }
         if stage == Stage::MayGiveWay {
+            one.is_notable();
             one.end(AttemptOutcome::Response);
             answered.held.detach();
             return Ok(Handover::Held);

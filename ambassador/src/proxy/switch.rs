@@ -27,7 +27,7 @@ use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
 use crate::sniff::Sniff;
-use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
+use crate::telemetry::{AttemptOutcome, Direction, Journal, RequestGuard, TcpOutcome};
 use crate::upstream::key;
 use crate::upstream::pool::{Lease, Leased};
 
@@ -67,7 +67,9 @@ pub(crate) async fn connect(
         key,
         ..Criteria::default()
     };
-    let mut tries = Tries::new(&context, target, &health, criteria);
+    // The record moves on.
+    let journal = Journal::default();
+    let mut tries = Tries::new(&context, target, &health, criteria, &journal);
     let mut one = match tries.begin() {
         Ok(one) => one,
         Err(reason) => return refuse(downstream, record, facts, LocalReply::new(reason)).await,
@@ -96,6 +98,7 @@ pub(crate) async fn connect(
     match reached {
         First::Left(Ok(leased)) => {
             one.end(AttemptOutcome::Response);
+            record.passage.journal.follow(&journal);
             if purpose == Purpose::Relay {
                 one.is_relayed();
             }
@@ -103,6 +106,7 @@ pub(crate) async fn connect(
             establish(downstream, record, target, reached, tunnel).await
         }
         First::Left(Err(unanswered)) => {
+            record.passage.journal.follow(&journal);
             refuse(downstream, record, facts, reply_to(unanswered)).await
         }
         First::Right(()) => {

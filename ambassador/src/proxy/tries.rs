@@ -3,13 +3,13 @@
 use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::message::Reason;
-use crate::policy::retry::{NextEndpoint, RetryCost, RetryDecision, RetryInput};
+use crate::policy::retry::{NextEndpoint, Resend, RetryCost, RetryDecision, RetryInput};
 use crate::proxy::attempt::{Admitted, Try};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
 use crate::ring::{self, timer};
-use crate::telemetry::RetryCause;
+use crate::telemetry::{Decision, Journal, RetryCause, Rule};
 use crate::upstream::balancer::Pick;
 use crate::upstream::health::UpstreamHealth;
 
@@ -20,6 +20,7 @@ pub(crate) struct Tries<'a> {
     health: &'a UpstreamHealth,
     criteria: Criteria<'static>,
     tried: Vec<EndpointAddr>,
+    journal: &'a Journal,
 }
 
 /// Why no other try follows.
@@ -67,6 +68,7 @@ impl<'a> Tries<'a> {
         target: &'a Target,
         health: &'a UpstreamHealth,
         criteria: Criteria<'static>,
+        journal: &'a Journal,
     ) -> Self {
         Self {
             context,
@@ -74,6 +76,7 @@ impl<'a> Tries<'a> {
             health,
             criteria,
             tried: Vec::new(),
+            journal,
         }
     }
 
@@ -83,7 +86,14 @@ impl<'a> Tries<'a> {
     /// `circuit-open` and `no-endpoint`.
     #[inline(always)]
     pub(crate) fn begin(&mut self) -> Result<Try<'a>, Reason> {
-        Try::first(self.context, self.target, self.health, &mut self.criteria)
+        let (context, journal) = (self.context, self.journal);
+        Try::first(
+            context,
+            self.target,
+            self.health,
+            &mut self.criteria,
+            journal,
+        )
     }
 
     /// Picks the endpoint of a second try beside the one at `busy`, and takes its
@@ -148,33 +158,55 @@ impl<'a> Tries<'a> {
             .retry
             .next(&input, refuses_at, now, clock::random_u64);
         let (wait, cost) = match next {
-            RetryDecision::Stop => return Err(TriesEnd::Done),
-            RetryDecision::CircuitOpen => return Err(TriesEnd::By(Reason::CircuitOpen)),
+            RetryDecision::Stop => {
+                let rule = match input.resend {
+                    Resend::Allowed => Rule::Deadline,
+                    Resend::Forbidden => Rule::Attempts,
+                };
+                return Err(self.stop(rule, TriesEnd::Done));
+            }
+            RetryDecision::CircuitOpen => return Err(self.circuit_open()),
             RetryDecision::Again { wait, cost } => (wait, cost),
         };
         self.context.pools.report_requests(shared, now);
         let budget = &policies.retry.budget;
         if cost == RetryCost::Budget && !shared.retry_budget.withdraw(budget, now) {
-            return Err(TriesEnd::By(Reason::RetryBudget));
+            let end = TriesEnd::By(Reason::RetryBudget);
+            return Err(self.stop(Rule::Budget, end));
         }
-        let cells = &self.context.telemetry.cells;
-        cells.retry(shared.label, input.cause.into());
+        let (cells, cause) = (&self.context.telemetry.cells, input.cause.into());
+        cells.retry(shared.label, cause);
+        self.journal.decided(Decision::Again { cause, wait });
         if !wait.is_zero() {
             timer::sleep(wait).await;
         }
 
         // Time may have run out meanwhile, or the upstream was given up, or become another.
         let is_late = input.deadline.is_some_and(|until| until <= ring::now());
-        if is_late || self.target.is_outgrown() {
-            return Err(TriesEnd::Done);
+        if is_late {
+            return Err(self.stop(Rule::Deadline, TriesEnd::Done));
+        }
+        if self.target.is_outgrown() {
+            return Err(self.stop(Rule::Reload, TriesEnd::Done));
         }
         if one.admit_again() == Admitted::No {
-            return Err(TriesEnd::By(Reason::CircuitOpen));
+            return Err(self.circuit_open());
         }
         self.tried.push(one.endpoint());
         if let Some(next) = self.pick(&self.tried) {
             one.move_to(next);
         }
         Ok(())
+    }
+
+    fn circuit_open(&self) -> TriesEnd {
+        let end = TriesEnd::By(Reason::CircuitOpen);
+        self.stop(Rule::CircuitBreaker, end)
+    }
+
+    /// Tells the journal why no other one follows.
+    pub(crate) fn stop(&self, rule: Rule, end: TriesEnd) -> TriesEnd {
+        self.journal.decided(Decision::Stop(rule));
+        end
     }
 }

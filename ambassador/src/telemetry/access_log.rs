@@ -14,6 +14,8 @@ mod writer;
 
 pub(crate) use format::{FIELDS, LineFormat, Template, TemplateError};
 pub(crate) use keep::Keep;
+pub(super) use keep::has_failed;
+pub(super) use line::Circumstances;
 pub(crate) use line::{Line, LogRecord};
 pub(crate) use writer::{AccessLog, Sink};
 

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use super::access_log::{Line, LogRecord, Sink};
+use super::access_log::{Line, LogRecord, Sink, has_failed};
+use super::call::{Call, CallQuery, Failures};
 use super::cells::Cells;
 use super::labels::{ReasonLabel, RelayProtocol, TcpOutcome};
 use super::record::{Description, Passage, RelayRecord, RequestRecord};
@@ -17,6 +18,7 @@ pub struct Telemetry {
     /// Its counters.
     pub cells: Cells,
     log: RefCell<Option<Sink>>,
+    failures: RefCell<Failures>,
 }
 
 /// Holds the record of a relayed connection; dropping it writes the record down.
@@ -43,7 +45,19 @@ impl Telemetry {
         Self {
             cells: Cells::default(),
             log: RefCell::new(log),
+            failures: RefCell::default(),
         }
+    }
+
+    /// The same, that keeps as many failures as `failures` has room for.
+    pub(crate) fn keeping(self, failures: Failures) -> Self {
+        self.failures.replace(failures);
+        self
+    }
+
+    /// The failures that are asked for, the newest first.
+    pub(crate) fn failures(&self, query: &CallQuery) -> Vec<Call> {
+        self.failures.borrow().find(query)
     }
 
     /// Changes the access log after a reload; requests in flight that already
@@ -82,13 +96,28 @@ impl Telemetry {
         self.log.borrow_mut().as_mut().and_then(Sink::sample)
     }
 
-    #[inline(always)]
-    fn log(&self, line: Option<Line>, ended: Instant, logged: LogRecord<'_>) {
-        if let Some(line) = line
-            && let Some(log) = self.log.borrow_mut().as_mut()
-        {
+    fn log(&self, line: &Line, ended: Instant, logged: LogRecord<'_>) {
+        if let Some(log) = self.log.borrow_mut().as_mut() {
             log.write(line, ended, logged);
         }
+    }
+
+    fn take_back(&self, line: Line) {
+        if let Some(log) = self.log.borrow_mut().as_mut() {
+            log.take_back(line);
+        }
+    }
+
+    /// Writes a request down that is logged, or has failed.
+    #[inline(never)]
+    fn end(&self, line: Line, record: &RequestRecord, cancelled: bool, ended: Instant) {
+        let logged = LogRecord::Request { record, cancelled };
+        self.log(&line, ended, logged);
+        if !has_failed(logged) {
+            return self.take_back(line);
+        }
+        let call = Call::new(line, record, cancelled, ended, clock::unix_ms());
+        self.failures.borrow_mut().keep(call);
     }
 }
 
@@ -98,11 +127,16 @@ impl RequestGuard {
         self.line.is_some()
     }
 
-    /// Copies what only the log shows, if this request is logged.
+    /// Whether a step of it went badly, or its answer is a failure: it is to be described
+    /// for who asks why.
+    #[inline]
+    pub fn is_notable(&self) -> bool {
+        self.record.passage.journal.is_kept() || self.record.status.get() >= 500
+    }
+
+    /// Copies what the log shows of it, and who asks why it has failed sees.
     pub fn describe(&mut self, description: Description<'_>) {
-        if let Some(line) = &mut self.line {
-            line.describe(description);
-        }
+        self.line.get_or_insert_default().describe(description);
     }
 
     /// Says more than the reason does, if this request is logged.
@@ -112,11 +146,11 @@ impl RequestGuard {
         }
     }
 
-    /// Copies who has sent a request of which nothing else is known, if it is logged.
+    /// Copies who has sent a request of which nothing else is known.
     pub fn describe_sender(&mut self, peer_id: &[u8]) {
-        if let Some(line) = &mut self.line {
-            line.describe_sender(self.record.method.as_str(), peer_id);
-        }
+        let method = self.record.method.as_str();
+        let line = self.line.get_or_insert_default();
+        line.describe_sender(method, peer_id);
     }
 
     /// Adds the server name that is asked for through the tunnel, if this request
@@ -148,8 +182,9 @@ impl Drop for RequestGuard {
             let upstream = record.passage.upstream;
             self.telemetry.cells.tcp_connection(upstream, outcome);
         }
-        let logged = LogRecord::Request { record, cancelled };
-        self.telemetry.log(self.line.take(), ended, logged);
+        if let Some(line) = self.line.take() {
+            self.telemetry.end(line, record, cancelled, ended);
+        }
     }
 }
 
@@ -185,8 +220,11 @@ impl Drop for RelayGuard {
         self.telemetry
             .cells
             .tcp_connection(upstream, record.outcome);
-        let logged = LogRecord::Relay(record);
-        self.telemetry.log(self.line.take(), clock::now(), logged);
+        if let Some(line) = self.line.take() {
+            let logged = LogRecord::Relay(record);
+            self.telemetry.log(&line, clock::now(), logged);
+            self.telemetry.take_back(line);
+        }
     }
 }
 

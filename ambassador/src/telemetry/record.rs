@@ -1,9 +1,10 @@
 //! What is known of one request or one relayed connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::journal::Journal;
 use super::labels::{
     Direction, FaultKind, GrpcStatus, MethodLabel, ReasonLabel, RelayProtocol, RequestProtocol,
     TcpOutcome,
@@ -41,10 +42,9 @@ pub struct Passage {
     /// What the connection to the endpoint is encrypted with, else that of the client;
     /// `None`: they are in clear.
     pub tls: Cell<Option<TlsSummary>>,
+    /// Its steps, where one went badly or somebody wants to see them.
+    pub journal: Journal,
 }
-
-/// Endpoints that were tried besides the last one and are remembered at most.
-pub(super) const ELSEWHERE_MAX: usize = 8;
 
 /// Faults, each of them once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,8 +72,6 @@ pub struct RequestRecord {
     pub overhead: Cell<Duration>,
     /// Tries made.
     pub attempts: Cell<u16>,
-    /// Where else it was tried than at `passage.endpoint`, the first of them.
-    pub elsewhere: RefCell<Vec<EndpointAddr>>,
     /// The last try went over a connection that had carried a request before.
     pub reused: Cell<bool>,
     /// How the tunnel that it became has ended.
@@ -121,6 +119,7 @@ impl Passage {
             client: None,
             faults: Cell::default(),
             tls: Cell::new(None),
+            journal: Journal::default(),
         }
     }
 
@@ -176,7 +175,6 @@ impl RequestRecord {
             reason: None,
             overhead: Cell::default(),
             attempts: Cell::new(0),
-            elsewhere: RefCell::default(),
             reused: Cell::new(false),
             tunnel: None,
         }
@@ -189,71 +187,8 @@ impl RequestRecord {
         self.attempts.set(self.attempts.get() + 1);
     }
 
-    /// It goes to this endpoint.
+    /// Where it is tried, now.
     pub fn is_tried_at(&self, endpoint: EndpointAddr) {
-        if let Some(before) = self.passage.endpoint.replace(Some(endpoint)) {
-            self.remember(before);
-        }
-    }
-
-    /// It goes to this endpoint, beside another one.
-    pub fn is_tried_beside(&self, endpoint: EndpointAddr) {
-        self.remember(endpoint);
-    }
-
-    /// Of two that were made beside each other, this one is answered.
-    pub fn is_answered_by(&self, endpoint: EndpointAddr) {
-        let Some(other) = self.passage.endpoint.replace(Some(endpoint)) else {
-            return;
-        };
-        let mut elsewhere = self.elsewhere.borrow_mut();
-        if let Some(place) = elsewhere.iter_mut().find(|known| **known == endpoint) {
-            *place = other;
-        }
-    }
-
-    fn remember(&self, endpoint: EndpointAddr) {
-        let mut elsewhere = self.elsewhere.borrow_mut();
-        if elsewhere.len() < ELSEWHERE_MAX {
-            elsewhere.push(endpoint);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    fn endpoint(port: u16) -> EndpointAddr {
-        EndpointAddr(([127, 0, 0, 1], port).into())
-    }
-
-    fn record() -> RequestRecord {
-        RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, clock::now()))
-    }
-
-    #[test]
-    fn other_endpoints_are_remembered_up_to_a_limit() {
-        let record = record();
-        for port in 1..=20 {
-            record.is_tried_at(endpoint(port));
-        }
-        record.is_tried_beside(endpoint(21));
-        let others: Vec<_> = (1..=ELSEWHERE_MAX as u16).map(endpoint).collect();
-        assert_eq!(*record.elsewhere.borrow(), others);
-        assert_eq!(record.passage.endpoint.get(), Some(endpoint(20)));
-    }
-
-    #[test]
-    fn of_two_beside_each_other_the_one_that_answers_is_last() {
-        for answers in [1, 2] {
-            let record = record();
-            record.is_tried_at(endpoint(1));
-            record.is_tried_beside(endpoint(2));
-            record.is_answered_by(endpoint(answers));
-            assert_eq!(record.passage.endpoint.get(), Some(endpoint(answers)));
-            assert_eq!(*record.elsewhere.borrow(), [endpoint(3 - answers)]);
-        }
+        self.passage.endpoint.set(Some(endpoint));
     }
 }

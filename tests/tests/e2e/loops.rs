@@ -1,14 +1,13 @@
 //! Requests that would come back to the proxy, by whatever way, end with 508.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
-use ambassador_tests::proxy::{Launch, Scratch, one_upstream};
+use ambassador_tests::proxy::{Launch, Scratch, binary, one_upstream};
 use ambassador_tests::server::Request;
 use ambassador_tests::{
-    Backend, Call, Client, Column, Netns, Proxy, Response, Server, eventually, matrix, on_http1,
-    ports,
+    Backend, Call, Client, Column, Netns, Proxy, Response, Server, eventually, matrix,
+    on_both_backends, on_http1, ports, program,
 };
 
 matrix!(
@@ -18,10 +17,11 @@ matrix!(
     proxies_in_a_circle_stop,
     hops_are_counted_unless_that_is_off,
     nobody_speaks_against_an_upstream_by_hops,
-    an_address_that_came_later_is_its_own,
 );
 
 on_http1!(connection_does_not_hide_them,);
+
+on_both_backends!(an_address_that_came_later_is_its_own,);
 
 fn local() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::free()))
@@ -97,29 +97,43 @@ fn no_name_of_its_own_is_dialled(column: Column) {
     }
 }
 
-fn an_address_that_came_later_is_its_own(column: Column) {
+fn an_address_that_came_later_is_its_own(backend: Backend) {
     let namespace = Netns::new();
     let [nsenter, entered, _] = namespace.wrap("");
-    let config = "listeners: [{ name: e, bind: \"0.0.0.0:8081\" }]\n\
+    let config = "admin: { listen: \"127.0.0.1:9000\" }\n\
+        listeners: [{ name: e, bind: \"0.0.0.0:8081\" }]\n\
         upstreams: { web: { endpoints: [\"10.9.9.9:8081\"], max_hops: off } }\n";
-    let launch = Launch {
-        wrapper: vec![nsenter.clone(), entered.clone()],
-        ..Launch::default()
-    };
-    let proxy = Proxy::spawn(column, config, launch);
-    let ask = |url: &str, more: &[&str]| {
-        let mut curl = Command::new(&nsenter);
-        curl.args([&*entered, "curl", "-s", "-o", "/dev/null"]);
-        let said = curl.args(["-w", "%{http_code}", url]).args(more).output();
+    let file = Scratch::new();
+    let file = (file.file("config.yaml", config), file);
+    let mut proxy = std::process::Command::new(&nsenter)
+        .args([&entered, &binary().display().to_string()])
+        .args(["run", "--config", &file.0.display().to_string()])
+        .env("AMBASSADOR_BACKEND", backend.name())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let ask = |url: &str| {
+        let mut curl = std::process::Command::new(&nsenter);
+        curl.args([
+            &*entered,
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+        ]);
+        let said = curl.args(["-H", "X-Upstream-Host: web", url]).output();
         String::from_utf8_lossy(&said.expect("curl runs").stdout).into_owned()
     };
-    let ready = format!("http://{}/readyz", proxy.admin());
     eventually("it is ready", Duration::from_secs(20), || {
-        ask(&ready, &[]) == "200"
+        ask("http://127.0.0.1:9000/readyz") == "200"
     });
     namespace.ip(&["addr", "add", "10.9.9.9/32", "dev", "lo"]);
-    let more = ["-H", "X-Upstream-Host: web", column.client.curl_option()];
-    assert_eq!(ask("http://127.0.0.1:8081/", &more), "508");
+    let status = ask("http://127.0.0.1:8081/");
+    proxy.kill().expect("it runs");
+    program::wait(&mut proxy, Duration::from_secs(5));
+    assert_eq!(status, "508");
 }
 
 fn a_listener_that_came_later_is_its_own(column: Column) {

@@ -137,3 +137,4 @@ mod tracing;
 mod translation;
 mod tunnels;
 mod web_identity;
+mod why;

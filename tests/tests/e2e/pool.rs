@@ -157,8 +157,6 @@ fn max_connections_makes_requests_wait(column: Column) {
     eventually("six wait", SOON, || {
         proxy.metric("ambassador_pool_connections", &pending) == 6.0
     });
-    // It may have accepted neither yet.
-    eventually("two are served", SOON, || server.requests().len() == 2);
     assert_eq!(server.connections(), 2);
     gate.open();
     for client in &mut clients {

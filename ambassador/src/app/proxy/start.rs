@@ -13,15 +13,16 @@ use super::loading::Loader;
 use super::{Current, Housekeeping, Proxy, ProxyState};
 use crate::addr::BindAddr;
 use crate::app::captured::{self, Captured, Change};
+use crate::app::figures::{self, ShardQuestions};
 use crate::app::introduction::{self, Introduction};
 use crate::app::open_listeners::{self, OpenListener};
-use crate::app::{Failure, advice, answers, figures, memory, unavailable, with_causes};
+use crate::app::{Failure, advice, answers, memory, unavailable, with_causes};
 use crate::clock;
 use crate::config::checked::{LogTarget, Workers};
 use crate::config::{Certificates, Checked};
 use crate::control::spiffe::{self, IdentitySource};
 use crate::control::{
-    self, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
+    self, AskShard, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
     certificates,
 };
 use crate::proxy::context::Tokens;
@@ -278,6 +279,7 @@ impl Shared<'_> {
             }
             plans.push(Plan {
                 shard: shard as u16,
+                shards: count,
                 cpu: (count == cpus.len()).then(|| cpus[shard]),
                 backend: self.backend,
                 spin: checked.spin,
@@ -430,7 +432,8 @@ fn start_control(
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let signals = settings.signals;
     let (raise, events) = sync_channel(EVENTS);
-    let (obstacle, extras, upstreams, breakers, effective, resolved, ending) = (
+    let (obstacle, extras, upstreams, breakers, effective, origins, resolved, ending) = (
+        Arc::clone(state),
         Arc::clone(state),
         Arc::clone(state),
         Arc::clone(state),
@@ -444,7 +447,8 @@ fn start_control(
         shards: (0..usize::from(shards))
             .map(|shard| {
                 let state = Arc::clone(state);
-                figures::ask(move || state.remotes.get().map(|remotes| remotes[shard].clone()))
+                let remote = move || state.remotes.get().map(|remotes| remotes[shard].clone());
+                Box::new(ShardQuestions(remote)) as Box<dyn AskShard>
             })
             .collect(),
         readiness: Arc::clone(&state.readiness),
@@ -456,6 +460,9 @@ fn start_control(
             figures::force_breaker(&breakers.generation(), name, force)
         }),
         config: Box::new(move || effective.current().checked.effective()),
+        origin: Box::new(move |upstream, key| {
+            figures::origin(&origins.current().checked, upstream, key)
+        }),
         resolved: Arc::new(move |watched, addresses| {
             let generation = resolved.generation();
             answers::publish(&generation, resolved.captured.as_ref(), watched, &addresses);

@@ -34,7 +34,7 @@ impl Keep {
 /// Whether it did not go as its caller meant it to: it has a reason, was cancelled or has
 /// no whole answer, a status of 500 and above, a code that is a server's fault; or was
 /// relayed and not closed in order.
-fn has_failed(logged: LogRecord<'_>) -> bool {
+pub(in crate::telemetry) fn has_failed(logged: LogRecord<'_>) -> bool {
     match logged {
         LogRecord::Request { record, cancelled } => {
             cancelled

@@ -176,12 +176,16 @@ impl Sink {
 
     /// Formats a line and leaves it to the writer, unless neither the sample has it nor
     /// anything else keeps it.
-    pub(crate) fn write(&mut self, line: Line, ended: Instant, logged: LogRecord<'_>) {
+    pub(crate) fn write(&mut self, line: &Line, ended: Instant, logged: LogRecord<'_>) {
         let passage = logged.passage();
         let took = ended.saturating_duration_since(passage.started);
         if line.is_sampled() || self.keep.keeps(logged, took) {
-            self.write_out(&line, ended, logged);
+            self.write_out(line, ended, logged);
         }
+    }
+
+    /// Takes the buffer of a line that nobody needs any more.
+    pub(crate) fn take_back(&mut self, line: Line) {
         if self.spares.len() < SPARES_MAX {
             self.spares.push(line.into_buffer());
         }
