@@ -5,10 +5,14 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use crate::http2::FieldBlock;
-use crate::ring::Chunk;
+use crate::ring::{Chunk, growth};
 
 /// Heads that wait on a stream at most: interim ones, and the final one.
 const HEADS_MAX: usize = 8;
+
+/// Content that is kept in one piece and counts as memory that grows, where its reader
+/// may just not have had its turn.
+const MUCH: usize = 4 * 1024;
 
 /// What has come on a stream and was not taken yet. The windows bound how much content
 /// it is.
@@ -75,11 +79,17 @@ impl Inbox {
             match (&self.first, self.rest.is_empty()) {
                 (None, true) => {
                     if self.reader.is_none() || self.waits_for_end() {
+                        if content.len() >= MUCH {
+                            growth::has_grown(content.len());
+                        }
                         content.detach();
                     }
                     self.first = Some(content);
                 }
-                _ => self.rest.extend_from_slice(&content),
+                _ => {
+                    growth::has_grown(content.len());
+                    self.rest.extend_from_slice(&content);
+                }
             }
         }
         self.wake();

@@ -59,6 +59,9 @@ enum Holding {
 
 struct Member {
     carrier: Carrier,
+    /// Where its response comes from, if that is a stream: what waits on it is for this
+    /// one.
+    source: Option<Carrier>,
     peer: Peer,
     holds: Holding,
     /// What had moved when it was looked at first since it holds that.
@@ -96,6 +99,7 @@ impl Clients {
         growth::has_grown(BYTES_OF_ONE);
         let key = self.members.borrow_mut().insert(Member {
             carrier,
+            source: None,
             peer,
             holds: Holding::Nothing,
             seen: None,
@@ -221,6 +225,12 @@ impl Membership {
         self.begin(Holding::Nothing);
     }
 
+    /// Its response comes from this stream.
+    pub(crate) fn reads_from(&self, stream: &Http2Stream) {
+        let mut members = self.clients.members.borrow_mut();
+        members[self.key].source = Some(Carrier::of_stream(stream));
+    }
+
     /// So many bytes are kept for it.
     pub(crate) fn keeps(&self, bytes: usize) {
         let before = {
@@ -255,6 +265,7 @@ impl Membership {
         let mut members = self.clients.members.borrow_mut();
         let member = &mut members[self.key];
         (member.holds, member.seen, member.kept) = (holds, None, 0);
+        member.source = None;
     }
 }
 

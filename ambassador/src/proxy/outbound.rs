@@ -16,7 +16,7 @@ use crate::clock::Instant;
 use crate::message::{
     self, BadMessage, End, Framing, Method, RequestHead, RequestRewrite, ResponseHead,
 };
-use crate::multiplex::StreamFailure;
+use crate::multiplex::{Http2Stream, StreamFailure};
 use crate::proxy::body::BodyForm;
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
@@ -102,6 +102,15 @@ impl Outbound {
         match self {
             Self::Http1(one) => one.past(),
             Self::Http2(one) => one.past(),
+        }
+    }
+
+    /// The stream that it goes over; `None`: a connection of its own.
+    #[inline]
+    pub(crate) fn stream(&self) -> Option<&Http2Stream> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(one) => Some(one.stream()),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::proxy::body_wait::BodyWait;
 use crate::proxy::clients::Membership;
+use crate::proxy::outbound::Outbound;
 use crate::proxy::routing::Incoming;
 use crate::proxy::verdict::Verdict;
 use crate::telemetry::RequestRecord;
@@ -64,6 +65,16 @@ impl<'a> Progress<'a> {
     /// Who has asked.
     pub(crate) fn peer(&self) -> Peer {
         self.keeper.map_or(Peer::Local, Membership::peer)
+    }
+
+    /// Its response comes from there.
+    #[inline]
+    pub(crate) fn reads_from(&self, outbound: &Outbound) {
+        if let Some(keeper) = self.keeper
+            && let Some(stream) = outbound.stream()
+        {
+            keeper.reads_from(stream);
+        }
     }
 
     /// So much more is kept of the body, or less.

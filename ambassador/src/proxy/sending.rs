@@ -265,6 +265,7 @@ impl<'a> Sending<'a> {
         self.awaiting = None;
         self.progress.head_at.set(Some(ring::now()));
         let AnsweredTry { outbound, held } = answered;
+        self.progress.reads_from(outbound);
         // The time of a call ends amid its response, too.
         let until = self.deadlines.of_caller().filter(|_| self.facts.is_call);
         let late = async {

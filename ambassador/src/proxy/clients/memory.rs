@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Clients, Holding, Member, Peer};
+use super::{Carrier, Clients, Holding, Member, Peer};
 use crate::clock::Instant;
 use crate::proxy::memory::Load;
 use crate::ring;
@@ -162,10 +162,12 @@ impl Member {
             true => self.carrier.queued() as u64,
             false => 0,
         };
+        let source = self.source.as_ref().and_then(Carrier::activity);
+        let waiting = source.map_or(0, |source| source.held as u64);
         let mut weight = Weight {
             standstill: Standstill::Moves,
-            here: standing.held as u64 + u64::from(self.kept),
-            beside: self.carrier.held_beside(&standing),
+            here: standing.held as u64 + u64::from(self.kept) + waiting,
+            beside: self.carrier.held_beside(&standing) + waiting,
             in_kernel,
         };
         self.pace.look(standing.moved, weight.bytes(), now);

@@ -99,6 +99,11 @@ impl Outbound {
     }
 
     #[inline]
+    pub(super) fn stream(&self) -> &Http2Stream {
+        &self.lease().stream
+    }
+
+    #[inline]
     fn lease(&self) -> &StreamLease {
         self.state.lease.as_ref().expect(HAS_LEASE)
     }
