@@ -27,6 +27,22 @@ impl Carrier {
         Self::Shared(Rc::downgrade(stream.connection()), id)
     }
 
+    /// A connection of its own.
+    pub(super) fn connection(&self) -> Option<ring::StreamId> {
+        match self {
+            Self::Own(id) => Some(*id),
+            Self::Shared(..) => None,
+        }
+    }
+
+    /// The connection that others share.
+    pub(super) fn carried_by(&self) -> Option<ring::StreamId> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(connection, _) => Some(connection.upgrade()?.transport().id()),
+        }
+    }
+
     /// What it is doing; `None`: it has gone.
     pub(super) fn activity(&self) -> Option<StreamActivity> {
         match self {

@@ -77,6 +77,8 @@ struct Weight {
 struct Candidate {
     key: usize,
     peer: Peer,
+    /// Of a request beside others: the connection that carries it.
+    carried_by: Option<ring::StreamId>,
     weight: Weight,
 }
 
@@ -119,7 +121,12 @@ impl Clients {
             let weight = member.weigh(now);
             if let Some(weight) = weight.filter(|weight| weight.is_worth_it()) {
                 *held.entry(peer).or_default() += weight.bytes();
-                candidates.push(Candidate { key, peer, weight });
+                candidates.push(Candidate {
+                    key,
+                    peer,
+                    carried_by: member.carrier.carried_by(),
+                    weight,
+                });
             }
         }
         let mut shed = Shed::default();
@@ -142,6 +149,10 @@ impl Clients {
             let member = &mut members[worst.key];
             member.is_shed = true;
             member.carrier.fail();
+            if let Some(connection) = member.carrier.connection() {
+                // Its requests go with it.
+                candidates.retain(|one| one.carried_by != Some(connection));
+            }
             let bytes = worst.weight.bytes();
             shed.clients += 1;
             shed.bytes += bytes;

@@ -130,7 +130,8 @@ impl<'a> Downstream<'a> {
     }
 
     pub(super) fn departure(&self) -> ReasonLabel {
-        match self.member.is_shed() {
+        // Its connection was shed for all that it carries.
+        match self.member.is_shed() || self.connection.member.is_shed() {
             true => ReasonLabel::Overloaded,
             false => ReasonLabel::ClientGone,
         }
