@@ -221,6 +221,13 @@ impl Multiplexed {
         let _ = timer::timeout(LINGER_TIME_MAX, lingered).await;
     }
 
+    /// Whether it is a head that has begun and is not whole, of which no stream is known.
+    pub(crate) fn awaits_head(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let stream = state.codec.section_under_way();
+        stream.is_some_and(|id| state.codec.user(id).is_none())
+    }
+
     /// Ends it, as the rest of a frame or of a head has not come in time.
     pub(crate) fn end_for_slowness(&self) {
         let mut state = self.state.borrow_mut();

@@ -12,6 +12,7 @@ use crate::multiplex::{
     self, Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream, Received,
 };
 use crate::proxy::after::After;
+use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::downstream::Downstream;
@@ -147,6 +148,9 @@ impl ServerConnection {
                 }
                 // The rest of a head has taken too long.
                 First::Right(First::Right(())) if self.connection.unfinished_since().is_some() => {
+                    if self.connection.awaits_head() {
+                        self.tell_of_slow_head();
+                    }
                     self.connection.end_for_slowness();
                 }
                 First::Right(First::Right(())) => {
@@ -155,6 +159,20 @@ impl ServerConnection {
                 }
             }
         }
+    }
+
+    /// Writes a request down of which the head has not come in time. It has no stream that
+    /// could be answered on.
+    fn tell_of_slow_head(&self) {
+        let bound = Bound::default();
+        let client = self.client(&self.member, &bound);
+        let mut record = self.context.telemetry.begin(client.passage(ring::now()));
+        record.protocol = RequestProtocol::Http2;
+        record.describe_sender(client.peer_id());
+        let bytes = self.connection.unfinished_bytes();
+        record.passage.count(Direction::Sent, bytes as u64);
+        record.explain(BadMessage::HeadTimeout.text());
+        record.reason = Some(BadMessage::HeadTimeout.reason().into());
     }
 
     /// Until when the peer may be silent: amid a head, or where it has no request; `None`:
