@@ -15,7 +15,7 @@ mod writer;
 pub(crate) use format::{FIELDS, LineFormat, Template, TemplateError};
 pub(crate) use keep::Keep;
 pub(super) use keep::has_failed;
-pub(super) use line::Circumstances;
+pub(super) use line::{Circumstances, has_member, has_path};
 pub(crate) use line::{Line, LogRecord};
 pub(crate) use writer::{AccessLog, Sink};
 

@@ -110,14 +110,14 @@ impl Telemetry {
 
     /// Writes a request down that is logged, or has failed.
     #[inline(never)]
-    fn end(&self, line: Line, record: &RequestRecord, cancelled: bool, ended: Instant) {
+    fn end(&self, line: Line, record: &mut RequestRecord, cancelled: bool, ended: Instant) {
         let logged = LogRecord::Request { record, cancelled };
         self.log(&line, ended, logged);
-        if !has_failed(logged) {
-            return self.take_back(line);
+        if has_failed(logged) {
+            let call = Call::new(&line, record, cancelled, ended, clock::unix_ms());
+            self.failures.borrow_mut().keep(call);
         }
-        let call = Call::new(line, record, cancelled, ended, clock::unix_ms());
-        self.failures.borrow_mut().keep(call);
+        self.take_back(line);
     }
 }
 
@@ -183,7 +183,7 @@ impl Drop for RequestGuard {
             self.telemetry.cells.tcp_connection(upstream, outcome);
         }
         if let Some(line) = self.line.take() {
-            self.telemetry.end(line, record, cancelled, ended);
+            self.telemetry.end(line, &mut self.record, cancelled, ended);
         }
     }
 }

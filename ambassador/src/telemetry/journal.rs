@@ -140,13 +140,6 @@ impl Journal {
         self.kept.get().map(|kept| kept.borrow().clone())
     }
 
-    /// Bytes that it holds.
-    pub(super) fn bytes(&self) -> usize {
-        let steps = self.kept.get().map(|kept| kept.borrow());
-        let steps = steps.map_or(0, |kept| kept.steps.capacity());
-        steps * size_of::<Step>()
-    }
-
     /// Where its tries went, in their order.
     pub(super) fn endpoints(&self) -> Vec<EndpointAddr> {
         let steps = self.kept.get().map(|kept| kept.borrow());

@@ -62,7 +62,7 @@ impl FailureQuery {
 
     /// What is asked of the admin API.
     pub(super) fn path(&self) -> String {
-        let mut query = Serializer::new(String::from("/failures?"));
+        let mut query = Serializer::new(String::new());
         query.append_pair("max", &self.most.to_string());
         match &self.what {
             What::RequestId(id) => {
@@ -75,7 +75,7 @@ impl FailureQuery {
                 query.append_pair("path", path);
             }
         }
-        query.finish()
+        format!("/failures?{}", query.finish())
     }
 
     /// What there is to say where no failure is known.

@@ -86,28 +86,17 @@ impl Line {
         self.describe_peer(description.peer_id);
     }
 
-    /// Whether what was described has exactly this value.
-    pub(in crate::telemetry) fn has(&self, name: &str, value: &[u8]) -> bool {
-        let mut wanted = Vec::new();
-        member(&mut wanted, name, value);
-        memchr::memmem::find(&self.members, &wanted).is_some()
+    /// One of which these are the members.
+    pub(in crate::telemetry) fn of(members: &[u8]) -> Self {
+        Self {
+            members: members.to_vec(),
+            is_sampled: false,
+        }
     }
 
-    /// Whether its path is this one, whatever its query is.
-    pub(in crate::telemetry) fn has_path(&self, path: &[u8]) -> bool {
-        let mut wanted = Vec::new();
-        member(&mut wanted, "path", path);
-        // What closes the string, and the comma.
-        wanted.truncate(wanted.len() - 2);
-        let Some(at) = memchr::memmem::find(&self.members, &wanted) else {
-            return false;
-        };
-        matches!(self.members.get(at + wanted.len()), Some(b'"' | b'?'))
-    }
-
-    /// Bytes that it holds.
-    pub(in crate::telemetry) fn bytes(&self) -> usize {
-        self.members.capacity()
+    /// What was described.
+    pub(in crate::telemetry) fn members(&self) -> &[u8] {
+        &self.members
     }
 
     /// Adds who the client is by its certificate, where it has shown one.
@@ -222,6 +211,25 @@ impl Line {
         let duration = Milliseconds(duration);
         put(out, format_args!("\"duration_ms\":{duration},"));
     }
+}
+
+/// Whether one of the members has exactly this value.
+pub(in crate::telemetry) fn has_member(members: &[u8], name: &str, value: &[u8]) -> bool {
+    let mut wanted = Vec::new();
+    member(&mut wanted, name, value);
+    memchr::memmem::find(members, &wanted).is_some()
+}
+
+/// Whether the path among the members is this one, whatever its query is.
+pub(in crate::telemetry) fn has_path(members: &[u8], path: &[u8]) -> bool {
+    let mut wanted = Vec::new();
+    member(&mut wanted, "path", path);
+    // What closes the string, and the comma.
+    wanted.truncate(wanted.len() - 2);
+    let Some(at) = memchr::memmem::find(members, &wanted) else {
+        return false;
+    };
+    matches!(members.get(at + wanted.len()), Some(b'"' | b'?'))
 }
 
 /// Faults, addresses and bytes, with which every line ends.

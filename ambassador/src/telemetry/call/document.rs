@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::access_log::Circumstances;
+use super::super::access_log::{Circumstances, Line};
 use super::super::journal::{Decision, Rule, Step, TryStep};
 use super::super::registry::{ListenerIndex, Registry, UpstreamIndex};
 use super::Call;
@@ -41,7 +41,7 @@ impl Call {
             ended: self.ended,
         };
         let mut line = Vec::new();
-        self.line.format(&mut line, self.logged(), at);
+        Line::of(&self.members).format(&mut line, self.logged(), at);
         // It is JSON, whatever its caller has sent.
         let mut document: Value = serde_json::from_slice(&line).unwrap_or_default();
         if let Some(Value::String(path)) = document.get_mut("path")
@@ -50,13 +50,13 @@ impl Call {
             // It may hold what is nobody's business.
             path.replace_range(query + 1.., "…");
         }
-        let steps = passage.journal.steps().unwrap_or_default();
         let since = |at: Instant| milliseconds(at.saturating_duration_since(passage.started));
-        let list: Vec<_> = steps.iter().map(|step| self::step(step, since)).collect();
+        let steps = self.steps.iter();
+        let steps: Vec<_> = steps.map(|step| self::step(step, since)).collect();
         if let Some(members) = document.as_object_mut() {
-            members.insert("steps".into(), list.into());
-            if steps.left_out() > 0 {
-                members.insert("steps_left_out".into(), steps.left_out().into());
+            members.insert("steps".into(), steps.into());
+            if self.steps_left_out > 0 {
+                members.insert("steps_left_out".into(), self.steps_left_out.into());
             }
         }
         document
