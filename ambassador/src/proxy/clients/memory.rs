@@ -96,13 +96,14 @@ impl Clients {
             let Some(weight) = member.weigh(now) else {
                 continue;
             };
+            let beside = u64::from(member.kept) + weight.beside;
             if member.is_shed {
-                // It leaves with the next turn.
-                load.here = load.here.saturating_sub(weight.here);
+                // It leaves with the next turn. What the ring does not count is not in it.
+                load.here = load.here.saturating_sub(weight.here - beside);
                 load.in_kernel = load.in_kernel.saturating_sub(weight.in_kernel);
                 continue;
             }
-            load.here += u64::from(member.kept) + weight.beside;
+            load.here += beside;
             if weight.standstill != Standstill::Moves && weight.is_worth_it() {
                 load.still += weight.bytes();
             }

@@ -174,6 +174,26 @@ fn what_is_kept_for_clients_is_their_load() {
     });
 }
 
+#[test]
+fn what_is_shed_takes_nothing_off_the_load_of_others() {
+    play(1, Policies::default(), 1, async |world| {
+        let before = world.context.clients.load(ring::now());
+        let slow = [begins(&world, 60_000).await, begins(&world, 60_000).await];
+        for slow in &slow {
+            slow.send(vec![b'x'; 30_000]).await;
+        }
+        timer::sleep(SECOND).await;
+        world.context.clients.load(ring::now());
+        timer::sleep(SECOND).await;
+        assert_eq!(frees(&world, 0, 1).0, 1);
+        // It has not left yet.
+        let load = world.context.clients.load(ring::now());
+        assert!(load.here - before.here >= 30_000, "{load:?}");
+        drop(slow);
+        world
+    });
+}
+
 /// What of an excess is freed: how many clients and bytes go.
 fn frees(world: &World, over: u64, free: u64) -> (usize, u64) {
     let shed = world
