@@ -23,7 +23,7 @@ use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::{Endpoint, Published};
 use crate::upstream::shared::Shared;
 
-/// A shard that is asked where it runs already, which this tells.
+/// Asks a shard, once it runs: the closure gives the way to it then.
 pub(super) struct ShardQuestions<R>(pub R);
 
 impl<R: Fn() -> Option<Remote> + Send + Sync> ShardQuestions<R> {

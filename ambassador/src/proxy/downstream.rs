@@ -339,7 +339,7 @@ impl<'a> RecvRequest<'a> {
     ) -> Result<Option<BodyPiece>, BadMessage> {
         match self {
             Self::Http1(one) => one.piece_at_hand(trailers),
-            Self::Http2(one) => Ok(one.piece_at_hand(trailers)),
+            Self::Http2(one) => Ok(one.try_piece(trailers)),
         }
     }
 

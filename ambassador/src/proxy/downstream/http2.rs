@@ -260,10 +260,6 @@ impl<'a> RecvRequest<'a> {
         End::of(self.is_whole(), self.trailers)
     }
 
-    pub(super) fn piece_at_hand(&mut self, trailers: Trailers<'_>) -> Option<BodyPiece> {
-        self.try_piece(trailers)
-    }
-
     pub(super) async fn piece(
         &mut self,
         trailers: Trailers<'_>,
